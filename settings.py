@@ -1,0 +1,83 @@
+"""Every setting of the server: one table of name, default, type and help, read from the environment.
+
+Rules:
+- What is not in the table is no setting. ``docs/operations.md`` lists them, and a test holds it to this table.
+- A value that cannot be read stops the start with one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    FILES_DIR: Path = _setting(ROOT / "files", "what /api/download serves; videos/ and uploads/ lie below it")
+    INSTANCE_DIR: Path = _setting(ROOT / "instance", "where the embedded databases live")
+    STREAMS_URL: str = _setting(
+        "", "the log: sqlite:///<path>, memory: (one worker, lost at its end); empty: INSTANCE_DIR/streams.db"
+    )
+    DATABASE_URL: str = _setting(
+        "", "the tables to export: sqlite:///<path>; empty: INSTANCE_DIR/app.db, made at first start"
+    )
+    EXPORT_TABLES: str = _setting("users", "tables and views that may be exported, comma-separated")
+    HEARTBEAT_S: float = _setting(15.0, "seconds of silence after which a live stream sends a heartbeat")
+    SEND_TIMEOUT_S: float = _setting(
+        30.0, "seconds without any progress after which a client that does not read is cut"
+    )
+    BODY_TIMEOUT_S: float = _setting(60.0, "seconds a request body may stall before it is given up")
+    MAX_UPLOAD_BYTES: int = _setting(10 * 2**30, "the largest upload")
+    TRANSFORM_SPOOL_BYTES: int = _setting(
+        256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
+    )
+    MAX_STREAMS: int = _setting(9000, "open streams of one worker; beyond them new ones get 503 with Retry-After")
+    NOTIFICATIONS_KEEP: int = _setting(
+        10_000, "stored notifications per topic; the oldest beyond them are dropped, and readers are told"
+    )
+    PROGRESS_KEEP_S: float = _setting(3600.0, "seconds for which the progress of a finished upload can be read again")
+    OPENAI_BASE_URL: str = _setting("", "the OpenAI-compatible server of /api/chat; empty: OpenAI's own")
+    OPENAI_API_KEY: str = _setting("", "its key; without a key and a base URL the offline model answers")
+    CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name")
+    CHAT_HEADERS_S: float = _setting(
+        1.5, "seconds the headers of an answer wait for its first token, so that a refusal is a real status"
+    )
+    CHAT_FIRST_TOKEN_S: float = _setting(60.0, "seconds the model may take to begin its answer")
+    CHAT_IDLE_S: float = _setting(60.0, "seconds of silence between two tokens after which the model counts as failed")
+    LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+
+    @property
+    def streams_url(self) -> str:
+        return self.STREAMS_URL or f"sqlite:///{self.INSTANCE_DIR / 'streams.db'}"
+
+    @property
+    def database_url(self) -> str:
+        return self.DATABASE_URL or f"sqlite:///{self.INSTANCE_DIR / 'app.db'}"
+
+
+_READERS = {"Path": Path, "str": str, "int": int, "float": float}
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings that ``environ`` asks for. Raises SystemExit with a sentence that names a bad value."""
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        text = environ.get(each.name)
+        if text is None:
+            continue
+        try:
+            values[each.name] = _READERS[str(each.type)](text)
+        except ValueError:
+            raise SystemExit(f"{each.name} must be of type {each.type}, and {text!r} is not.") from None
+        if each.type in ("int", "float") and not values[each.name] > 0:
+            raise SystemExit(f"{each.name} must be greater than 0, and {text!r} is not.")
+    return Settings(**values)
