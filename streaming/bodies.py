@@ -1,0 +1,143 @@
+"""Request bodies, piece by piece as they arrive.
+
+Rules:
+- A piece is what the connection had: ``request.stream.read(n)`` under gunicorn waits for n bytes or the end, so the
+  pieces are taken from gunicorn's own body readers; another server's body is read by ``read``.
+- A body that ends early is never taken for a whole one; one that stalls is given up after a time.
+- What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; gunicorn
+  does the same 1 KiB at a time over a buffer it copies anew (64 MiB: the worker stood still for 3 s).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gevent
+from flask import Response, request
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from streaming.errors import BadRequest, BodyStalled, TooLarge
+from streaming.wire import SLICE_S, breathe
+
+PIECE_BYTES = 256 * 1024
+DISCARD_BYTES = 2**30
+DISCARD_S = 10.0
+# So little gunicorn may as well read itself.
+_SMALL_BYTES = 64 * 1024
+
+
+def has_body(environ: Mapping[str, Any]) -> bool:
+    """Whether the request announces a body that is not empty (RFC 9112, 6.3)."""
+    return environ.get("HTTP_TRANSFER_ENCODING", "") != "" or environ.get("CONTENT_LENGTH", "") not in ("", "0")
+
+
+def length(environ: Mapping[str, Any]) -> int | None:
+    """Return the announced length in bytes, None when the body is chunked."""
+    text = environ.get("CONTENT_LENGTH", "")
+    return int(text) if text else None
+
+
+def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iterator[bytes]:
+    """Yield the body as it arrives, letting other greenlets run in between.
+
+    Raises TooLarge as soon as it is known to exceed ``limit_bytes``, BodyStalled when nothing arrives for ``stall_s``
+    seconds, BadRequest when it ends before its announced end or is wrongly framed.
+    """
+    if (announced := length(environ)) is not None and announced > limit_bytes:
+        raise TooLarge(f"The body has {announced} bytes, and at most {limit_bytes} are taken.")
+    received = 0
+    rested_at = time.monotonic()
+    source = _source(environ)
+    while piece := _next(source, environ, stall_s):
+        received += len(piece)
+        if received > limit_bytes:
+            raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
+        yield piece
+        if time.monotonic() - rested_at >= SLICE_S:
+            breathe()
+            rested_at = time.monotonic()
+    if announced is not None and received < announced:
+        _fail(environ)
+        raise BadRequest(f"The body ended after {received} of {announced} bytes.")
+
+
+def read_all(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> bytes:
+    """Return a small body whole. Raises as ``pieces`` does."""
+    return b"".join(pieces(environ, limit_bytes, stall_s)) if has_body(environ) else b""
+
+
+def _next(source: Iterator[bytes], environ: Mapping[str, Any], stall_s: float) -> bytes:
+    try:
+        with gevent.Timeout(stall_s):
+            return next(source, b"")
+    except gevent.Timeout:
+        _fail(environ)
+        raise BodyStalled(f"Nothing of the body arrived for {stall_s:g} seconds.") from None
+    except (NoMoreData, ConnectionError) as error:
+        _fail(environ)
+        raise BadRequest("The body ended before its last chunk.") from error
+    except ParseException as error:
+        _fail(environ)
+        raise BadRequest("The body is not correctly chunked.") from error
+
+
+def _source(environ: Mapping[str, Any]) -> Iterator[bytes]:
+    body = environ["wsgi.input"]
+    reader = getattr(body, "reader", None)
+    if isinstance(reader, LengthReader):
+        return _from_length(reader)
+    if isinstance(reader, ChunkedReader):
+        return _from_chunks(reader)
+    return iter(lambda: request.stream.read(PIECE_BYTES), b"")
+
+
+def _from_length(reader: Any) -> Iterator[bytes]:
+    while reader.length:
+        data = reader.unreader.read(None, read_ahead=reader.length)
+        piece, rest = data[: reader.length], data[reader.length :]
+        if rest:  # the start of a pipelined request
+            reader.unreader.unread(rest)
+        if not piece:
+            return
+        reader.length -= len(piece)
+        yield piece
+
+
+def _from_chunks(reader: Any) -> Iterator[bytes]:
+    if reader.parser is not None:
+        yield from reader.parser
+        reader.parser = None
+
+
+def _fail(environ: Mapping[str, Any]) -> None:
+    """Tell gunicorn that the place of the next request on this connection is unknown: it closes."""
+    if hasattr(environ["wsgi.input"], "failed"):
+        environ["wsgi.input"].failed = True
+
+
+def discard_unread(response: Response) -> Response:
+    """After the answer to a request whose body was not read whole: let the client come to reading the answer."""
+    environ = request.environ
+    reader = getattr(environ["wsgi.input"], "reader", None)
+    left = getattr(reader, "length", 0)
+    unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
+    if unread and not response.is_streamed:
+        response.call_on_close(lambda: _discard(environ))
+    return response
+
+
+def _discard(environ: Mapping[str, Any]) -> None:
+    _fail(environ)
+    connection = environ.get("gunicorn.socket")
+    if connection is None:
+        return
+    block = memoryview(bytearray(PIECE_BYTES))
+    left, deadline = DISCARD_BYTES, time.monotonic() + DISCARD_S
+    with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
+        while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(block)):
+            left -= count
+            breathe()

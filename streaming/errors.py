@@ -1,0 +1,92 @@
+"""Every error of the server, drawn once.
+
+    Problem                      before the first byte: a status and application/problem+json (RFC 9457)
+    ├── BadRequest          400  a parameter or a body that cannot be; names the parameter
+    ├── NotFound            404
+    ├── BodyStalled         408  the body stopped arriving
+    ├── Conflict            409
+    ├── TooLarge            413
+    ├── UnsupportedType     415
+    ├── Unprocessable       422
+    ├── TooManyRequests     429  with Retry-After
+    ├── UpstreamFailed      502  the model's fault
+    ├── Unavailable         503  with Retry-After
+    ├── UpstreamTimeout     504
+    └── DiskFull            507
+    StreamFailed                 after the first byte: its sentence is told in-band, or the connection is cut
+
+What each wire says of a failure after the first byte: SSE an event ``stream-error``, NDJSON a line
+``{"error": …}``, the AI SDK's streams their error part; text and CSV cannot say it, and are cut.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+
+class Problem(Exception):
+    """An answer instead of a stream. ``detail`` is one human sentence, shown to the caller as it is."""
+
+    status = 500
+
+    def __init__(self, detail: str, *, parameter: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.parameter = parameter
+        self.retry_after_s = retry_after_s
+
+    @property
+    def title(self) -> str:
+        return HTTPStatus(self.status).phrase
+
+
+class BadRequest(Problem):
+    status = 400
+
+
+class NotFound(Problem):
+    status = 404
+
+
+class BodyStalled(Problem):
+    status = 408
+
+
+class Conflict(Problem):
+    status = 409
+
+
+class TooLarge(Problem):
+    status = 413
+
+
+class UnsupportedType(Problem):
+    status = 415
+
+
+class Unprocessable(Problem):
+    status = 422
+
+
+class TooManyRequests(Problem):
+    status = 429
+
+
+class UpstreamFailed(Problem):
+    status = 502
+
+
+class Unavailable(Problem):
+    status = 503
+
+
+class UpstreamTimeout(Problem):
+    status = 504
+
+
+class DiskFull(Problem):
+    status = 507
+
+
+class StreamFailed(Exception):
+    """A stream that cannot go on; its text is one sentence that the client may see."""

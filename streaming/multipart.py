@@ -1,0 +1,60 @@
+"""The one file of a ``multipart/form-data`` body, piece by piece; Werkzeug's sans-IO decoder does the parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+
+from streaming.errors import BadRequest, TooLarge
+
+# Fields beside the file are read over; their headers and names are bounded by this.
+_BUFFER_BYTES = 2**20
+_PIECE_BYTES = 256 * 1024
+
+
+class FormFile:
+    """The bytes of the one file in a form body. ``filename`` is known as soon as the first piece has come.
+
+    Iterating reads the body to its end, other fields too. Raises BadRequest when there is no file, or more than one,
+    or the form is cut off, TooLarge when a header is beyond all measure.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], boundary: bytes) -> None:
+        self._pieces = pieces
+        self._decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER_BYTES)
+        self.filename = ""
+
+    def __iter__(self) -> Iterator[bytes]:
+        files = 0
+        in_file = False
+        for event in self._events():
+            if isinstance(event, File):
+                files, in_file, self.filename = files + 1, True, event.filename or self.filename
+                if files > 1:
+                    raise BadRequest("The form has more than one file; send one at a time.")
+            elif isinstance(event, Field):
+                in_file = False
+            elif isinstance(event, Data) and in_file and event.data:
+                yield event.data
+        if not files:
+            raise BadRequest("The form has no file.")
+
+    def _events(self) -> Iterator[File | Field | Data]:
+        try:
+            for piece in self._pieces:
+                for at in range(0, len(piece), _PIECE_BYTES):
+                    self._decoder.receive_data(piece[at : at + _PIECE_BYTES])
+                    yield from self._ready()
+            self._decoder.receive_data(None)
+            yield from self._ready()
+        except RequestEntityTooLarge as error:
+            raise TooLarge("A header of the form is too large.") from error
+        except ValueError as error:
+            raise BadRequest(f"The form cannot be read: {error}") from error
+
+    def _ready(self) -> Iterator[File | Field | Data]:
+        while not isinstance(event := self._decoder.next_event(), NeedData | Epilogue):
+            if isinstance(event, File | Field | Data):
+                yield event

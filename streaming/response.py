@@ -1,0 +1,156 @@
+"""How a source becomes a response: ``respond(source, framing)``, and the pump behind it.
+
+Rules:
+- The pump is the only place that writes to a client.
+- Headers leave at once, and so does the first item; what is ready together is written together, in blocks of about
+  64 KiB; ``None`` from the source means that what there is must leave now.
+- The end of a response is clean only when its source has come to its end, or the client continues by itself.
+
+Who wins the race (tests/test_races.py has a test for each row):
+
+    source ends       the source returned                 clean end
+    source raises     -                                   in-band error where the format has one, or a cut
+    client goes       close(), within a second            -
+    worker drains     close(), where the framing drains   clean end with a jittered retry; the rest ends by itself
+    client too slow   blocked at the socket               cut after SEND_TIMEOUT_S without progress
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Response, current_app, request, stream_with_context
+
+from streaming import wire
+from streaming.errors import Problem, StreamFailed, Unavailable
+from streaming.events import Event, Source
+from streaming.framings import Framing
+
+log = logging.getLogger("perennial.stream")
+
+BLOCK_BYTES = 64 * 1024
+
+STREAM_HEADERS = {
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def respond(
+    source: Source, framing: Framing, *, headers: Mapping[str, str] | None = None, cut_after_error: bool = False
+) -> Response:
+    """Return the response that streams ``source`` in ``framing``; the source is closed when the response is.
+
+    ``cut_after_error``: after an in-band error, cut the connection too: for downloads, whose readers look at the end.
+    Raises Unavailable when the worker has MAX_STREAMS open.
+    """
+    settings = current_app.extensions["settings"]
+    if len(wire.links) >= settings.MAX_STREAMS:
+        close(source)
+        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    body: Iterator[bytes] = iter(())
+    if request.method != "HEAD":
+        frames = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
+        body = stream_with_context(frames)
+    response = Response(body, content_type=framing.content_type)
+    response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
+    # A generator that was never started does not run its ``finally``: HEAD, or a client gone before the first byte.
+    response.call_on_close(lambda: close(source))
+    return response
+
+
+class Begun:
+    """``source`` run to its first item, so that what it refuses until then is still a status."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._first = [next(source, wire.END)]
+
+    def __iter__(self) -> Begun:
+        return self
+
+    def __next__(self) -> Event | None:
+        item = self._first.pop() if self._first else next(self._source, wire.END)
+        if item is wire.END:
+            raise StopIteration
+        assert item is None or isinstance(item, Event)
+        return item
+
+    def close(self) -> None:
+        close(self._source)
+
+
+def pump(
+    source: Source, framing: Framing, environ: Mapping[str, Any], heartbeat_s: float, cut_after_error: bool = False
+) -> Iterator[bytes]:
+    """Yield what is written to the client; see the rules above."""
+    link = wire.Link(environ, probe=framing.idle, drainable=framing.drain is not None)
+    name = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
+    try:
+        yield from _frames(source, framing, link, heartbeat_s)
+    except wire.Interrupted:
+        if link.gone or framing.drain is None:
+            log.info("%s: the client left", name)
+            raise BrokenPipeError(32, "the client left") from None
+        log.info("%s: handed over, the worker drains", name)
+        yield framing.drain()
+    except GeneratorExit:
+        log.info("%s: the client left", name)
+        raise
+    except Exception as error:
+        log.exception("%s: the stream failed", name)
+        if framing.error is not None:
+            yield framing.error(_public(error))
+        if framing.error is None or cut_after_error:
+            link.cut()
+            raise BrokenPipeError(32, "the stream was cut") from error
+    finally:
+        # Not in an outer ``closing``: the source must be closed before the connection is no longer watched.
+        close(source)
+        link.close()
+
+
+def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: float) -> Iterator[bytes]:
+    yield framing.open()
+    out = bytearray()
+    limit = 0  # the first item leaves at once
+    wrote_at = rested_at = time.monotonic()
+    while (item := link.pull(source)) is not wire.END:
+        if isinstance(item, Event):
+            out += framing.encode(item)
+            if len(out) <= limit:
+                continue
+        now = time.monotonic()
+        if out:
+            yield bytes(out)
+            out.clear()
+            limit, wrote_at = BLOCK_BYTES, now
+        elif now - wrote_at >= heartbeat_s:
+            yield framing.idle()
+            wrote_at = now
+        if now - rested_at >= wire.SLICE_S:
+            wire.breathe()
+            rested_at = time.monotonic()
+    yield bytes(out) + framing.close()
+
+
+def _public(error: Exception) -> str:
+    """What a client may know of a failure: our own sentences, and nothing of anybody else's."""
+    if isinstance(error, Problem):
+        return error.detail
+    return str(error) if isinstance(error, StreamFailed) else "Stream failed"
+
+
+def close(source: Source) -> None:
+    """Close ``source`` where it can be closed; a failure to do so is logged and hides nothing."""
+    with contextlib.suppress(AttributeError):
+        closing = source.close  # type: ignore[attr-defined]  # iterators need not have it, generators do
+        try:
+            closing()
+        except Exception:
+            log.exception("a source did not close")

@@ -1,0 +1,153 @@
+"""Transforms of a text, piece by piece: ``decode(bytes) -> bytes`` and ``flush() -> bytes``.
+
+Rules:
+- Pure codecs: the pieces may be cut anywhere, inside a character too, and the joined output is the same.
+- What is no UTF-8 raises ValueError with a sentence that says where.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+
+class Transform(Protocol):
+    def decode(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+class CaseMap:
+    """A mapping of every character on its own: ``str.upper`` and ``str.casefold`` look at no neighbour."""
+
+    def __init__(self, convert: Callable[[str], str], convert_ascii: Callable[[bytes], bytes]) -> None:
+        self._convert = convert
+        self._convert_ascii = convert_ascii
+        self._decoder = _Decoder()
+
+    def decode(self, data: bytes) -> bytes:
+        # bytes.upper runs at 2.4 GB/s, decoding and encoding at 0.1.
+        if data.isascii() and self._decoder.at_boundary:
+            self._decoder.passed(len(data))
+            return self._convert_ascii(data)
+        return self._convert(self._decoder.decode(data)).encode()
+
+    def flush(self) -> bytes:
+        self._decoder.flush()
+        return b""
+
+
+class Lower:
+    """``str.lower``, which writes a capital sigma as ς at the end of a word and as σ elsewhere.
+
+    The rule (Unicode, 3.13, Final_Sigma) looks over any number of case-ignorable characters to both sides: there must
+    be a cased letter before the sigma and none after it. So of what came before, one bit is kept, and a sigma with
+    nothing but ignorable characters behind it is held back until something decides it.
+    """
+
+    # A text of one sigma and a gigabyte of apostrophes is no text.
+    HELD_CHARACTERS = 2**20
+
+    def __init__(self) -> None:
+        self._decoder = _Decoder()
+        self._after_cased = False
+        self._held = ""
+
+    def decode(self, data: bytes) -> bytes:
+        if not self._held and self._decoder.at_boundary and data.isascii():
+            self._decoder.passed(len(data))
+            self._after_cased = _ends_cased(data.decode("ascii"), self._after_cased)
+            return data.lower()
+        text = self._held + self._decoder.decode(data)
+        cut = _undecided_at(text)
+        done, self._held = text[:cut], text[cut:]
+        if len(self._held) > self.HELD_CHARACTERS:
+            raise ValueError(f"More than {self.HELD_CHARACTERS} characters do not decide the form of a sigma.")
+        # What is held begins with a sigma, a cased letter; an A in its place decides an earlier one in the same way.
+        return self._lower(done, "A" if self._held else "").encode()
+
+    def flush(self) -> bytes:
+        self._decoder.flush()
+        return self._lower(self._held, "").encode()
+
+    def _lower(self, text: str, follower: str) -> str:
+        leader = "A" if self._after_cased else ""
+        lowered = (leader + text + follower).lower()
+        self._after_cased = _ends_cased(text, self._after_cased)
+        return lowered[len(leader) : len(lowered) - len(follower)]
+
+
+def _undecided_at(text: str) -> int:
+    """Return where the last sigma stands, if only case-ignorable characters follow it; else the length."""
+    at = text.rfind("Σ")
+    return at if at >= 0 and all(_kind(c) == "ignorable" for c in text[at + 1 :]) else len(text)
+
+
+def _ends_cased(text: str, before: bool) -> bool:
+    """Whether the last character of ``text`` that is not case-ignorable is cased; ``before`` when there is none."""
+    for character in reversed(text):
+        if (kind := _kind(character)) != "ignorable":
+            return kind == "cased"
+    return before
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind(character: str) -> str:
+    """Ask ``str.lower`` itself how it sees the character, since Python does not tell the properties."""
+    if ("AΣ" + character).lower()[1] == "σ":
+        return "cased"
+    return "ignorable" if ("AΣ" + character + "A").lower()[1] == "σ" else "other"
+
+
+class Identity:
+    """The body as it is, which must be UTF-8 all the same."""
+
+    def __init__(self) -> None:
+        self._decoder = _Decoder()
+
+    def decode(self, data: bytes) -> bytes:
+        if data.isascii() and self._decoder.at_boundary:
+            self._decoder.passed(len(data))
+            return data
+        return self._decoder.decode(data).encode()
+
+    def flush(self) -> bytes:
+        self._decoder.flush()
+        return b""
+
+
+class _Decoder:
+    """Incremental UTF-8 (RFC 3629) that knows its place."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._at = 0
+
+    @property
+    def at_boundary(self) -> bool:
+        return not self._decoder.getstate()[0]
+
+    def passed(self, count: int) -> None:
+        self._at += count
+
+    def decode(self, data: bytes, *, last: bool = False) -> str:
+        held = len(self._decoder.getstate()[0])
+        try:
+            text = self._decoder.decode(data, last)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"Byte {self._at - held + error.start} of the body is not UTF-8.") from error
+        self._at += len(data)
+        return text
+
+    def flush(self) -> None:
+        self.decode(b"", last=True)
+
+
+TRANSFORMS: Mapping[str, Callable[[], Transform]] = {
+    "upper": lambda: CaseMap(str.upper, bytes.upper),
+    "lower": Lower,
+    "casefold": lambda: CaseMap(str.casefold, bytes.lower),
+    "identity": Identity,
+}
