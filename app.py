@@ -1,0 +1,113 @@
+"""The whole wiring: settings, stores, blueprints, errors."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+from pathlib import Path
+
+import gevent
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+import settings as settings_module
+from blueprints import chat, downloads, events, pages, records, status, text, uploads
+from settings import Settings
+from stores import seed, sqlite_log
+from stores.base import Log, StoreError
+from stores.memory import MemoryLog
+from stores.sqlite_log import SQLiteLog
+from stores.sqlite_tables import SQLiteTables
+from stores.uploads import FileUploads
+from streaming import bodies, wire
+from streaming.errors import Problem, Unavailable
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application with its stores open. What ``prepare`` makes, it makes when it is not there."""
+    settings = settings or settings_module.from_environment()
+    logging.basicConfig(level=settings.LOG_LEVEL, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    prepare(settings)
+    app = Flask(__name__)
+    app.url_map.strict_slashes = False
+    app.extensions["settings"] = settings
+    app.extensions["log"] = log = _open_log(settings)
+    app.extensions["tables"] = tables = SQLiteTables(_path(settings.database_url), settings.EXPORT_TABLES.split(","))
+    app.extensions["uploads"] = FileUploads(settings.FILES_DIR / "uploads")
+    wire.links.configure(settings.SEND_TIMEOUT_S)
+    for blueprint in (text, records, events, chat, downloads, uploads, pages, status):
+        app.register_blueprint(blueprint.blueprint)
+    app.register_error_handler(Problem, problem_response)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(StoreError, _store_error)
+    app.after_request(bodies.discard_unread)
+    atexit.register(log.dispose)
+    atexit.register(tables.dispose)
+    return app
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folders and the embedded databases that are not there."""
+    for folder in (settings.INSTANCE_DIR, settings.FILES_DIR / "videos", settings.FILES_DIR / "uploads"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not settings.DATABASE_URL:
+        seed.make_sample_database(_path(settings.database_url))
+    if settings.streams_url != "memory:":
+        sqlite_log.prepare(_path(settings.streams_url))
+
+
+def keep_house(app: Flask) -> None:
+    """Now and then, for as long as the worker lives: forget what has had its time."""
+    settings: Settings = app.extensions["settings"]
+
+    def keep() -> None:
+        while True:
+            try:
+                app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
+                app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
+            except (StoreError, OSError):
+                logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
+            gevent.sleep(300)
+
+    gevent.spawn(keep)
+
+
+def problem_response(problem: Problem) -> Response:
+    """An error before the first byte, as application/problem+json (RFC 9457)."""
+    body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
+    if problem.parameter:
+        body["parameter"] = problem.parameter
+    response = jsonify(body)
+    response.status_code = problem.status
+    response.content_type = "application/problem+json"
+    response.headers["Cache-Control"] = "no-store"
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(math.ceil(problem.retry_after_s))
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask itself refuses (404, 405, …), in the same form."""
+    problem = Problem(error.description or error.name)
+    problem.status = error.code or 500
+    response = problem_response(problem)
+    # Allow, Content-Range and their like: all but those of the HTML page that this one replaces.
+    response.headers.extend(
+        (name, value) for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")
+    )
+    return response
+
+
+def _store_error(error: StoreError) -> Response:
+    return problem_response(Unavailable(str(error), retry_after_s=1))
+
+
+def _open_log(settings: Settings) -> Log:
+    return MemoryLog() if settings.streams_url == "memory:" else SQLiteLog(_path(settings.streams_url))
+
+
+def _path(url: str) -> Path:
+    if not url.startswith("sqlite:///"):
+        raise SystemExit(f"{url!r} is no store that this version knows: sqlite:///<path> is.")
+    return Path(url.removeprefix("sqlite:///"))

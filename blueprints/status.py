@@ -1,0 +1,28 @@
+"""Whether the server lives, and whether it can serve."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify
+
+from stores.base import StoreError
+from streaming import wire
+from streaming.errors import Unavailable
+
+blueprint = Blueprint("status", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    return jsonify(status="ok", streams=len(wire.links))
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    if wire.links.draining:
+        raise Unavailable("This worker is going down.", retry_after_s=1)
+    for name in ("log", "tables"):
+        try:
+            current_app.extensions[name].ping()
+        except StoreError as error:
+            raise Unavailable(f"The store of the {name} does not answer: {error}", retry_after_s=1) from error
+    return jsonify(status="ok")
