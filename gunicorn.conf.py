@@ -1,0 +1,84 @@
+"""What long streams need of gunicorn, each with its reason. HOST, PORT, WEB_CONCURRENCY and GRACEFUL_TIMEOUT are read
+from the environment; further flags can be given in GUNICORN_CMD_ARGS.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+# First of all: a name imported from the standard library before this would block the whole worker, in silence.
+monkey.patch_all()
+
+import contextlib  # noqa: E402
+import gc  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+host = os.environ.get("HOST", "127.0.0.1")
+port = os.environ.get("PORT", "8000")
+bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+worker_class = "worker.PerennialWorker"
+
+# Well above MAX_STREAMS: beyond it clients connect and get no answer, while the application says 503 first.
+worker_connections = 10_000
+# Above the usual 60 s of a proxy's own keep-alive: the side that closes first must be the proxy, or it meets resets.
+keepalive = 75
+graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "30"))
+# Recycling by request count would cut streams.
+max_requests = 0
+# The heartbeat file: in memory, or a slow disk makes the master kill a healthy worker.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# gevent's socket.sendfile copies 8 KiB at a time and never yields; streaming/files.py sends 256 KiB blocks in slices.
+sendfile = False
+# A second way into the server that nothing here needs.
+control_socket_disable = True
+accesslog = "-"
+access_log_format = '%(h)s "%(r)s" %(s)s %(B)s bytes %(L)s s'
+
+
+def on_starting(server: Any) -> None:
+    """Once, in the master, before any worker: files that two workers must not make at the same time."""
+    import app
+    import settings
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    app.prepare(settings.from_environment())
+
+
+def when_ready(server: Any) -> None:
+    for address in server.LISTENERS:
+        server.log.info("Perennial is at %s", address)
+
+
+def post_worker_init(worker: Any) -> None:
+    """The connections inherit the listener's options."""
+    for listener in worker.sockets:
+        if listener.family in (socket.AF_INET, socket.AF_INET6):
+            _tune(listener)
+    import app
+
+    app.keep_house(worker.wsgi)
+    # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
+    gc.collect()
+    gc.freeze()
+
+
+def _tune(listener: Any) -> None:
+    # A client that lost its power sends no FIN: these two and the watcher of streaming/wire.py notice it together.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000)):
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    # A stalled reader holds 35 KB of kernel memory instead of 4 MB, at the same speed.
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16 * 1024)

@@ -1,0 +1,130 @@
+"""A gevent worker of gunicorn that drains at once.
+
+gunicorn's own looks once a second whether it should stop, goes on accepting meanwhile, and waits for idle keep-alive
+connections until its grace time is over: 5 to 8 seconds in which every stream is cut. This one, measured: 0.1 s, every
+EventSource handed over with one reconnect.
+
+Rules:
+- The listener is closed before a stream is told to go, or its client would reconnect to this worker.
+- Idle keep-alive connections end at once; a connection that was just accepted gets a second for its first request.
+- What is still at work after ``graceful_timeout`` is killed, and its clients see a cut.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.sock import ssl_context
+from gunicorn.workers.ggevent import GeventWorker
+
+from streaming.wire import links
+
+FIRST_REQUEST_S = 1.0
+_SIGTERM = 15
+
+
+class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+    """``worker_class`` for gunicorn.conf.py."""
+
+    # max_requests, a reload and every signal only set ``alive``; as a property it wakes ``run`` at once.
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        self._alive = value
+        if not value and (stopping := getattr(self, "_stopping", None)):
+            stopping.set()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        self._stopping = Event()
+        # Connections between two requests: the greenlet, its time-out, and whether it has served a request.
+        self._idle: dict[Any, gevent.Timeout] = {}
+        self._served: set[Any] = set()
+        # Python's own handler would run only when the loop next wakes.
+        gevent.signal_handler(_SIGTERM, self.handle_exit, _SIGTERM, None)
+
+    def run(self) -> None:
+        servers = [self._serve(listener) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            # gevent's wait(timeout) can hang for ever when set() meets the time-out: ask first.
+            self._stopping.is_set() or self._stopping.wait(1.0)
+        for server in servers:
+            server.close()
+        links.drain()
+        self._finish(servers)
+
+    def _serve(self, listener: Any) -> StreamServer:
+        listener.setblocking(1)
+        ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        pool = Pool(self.worker_connections)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool, **ssl_args)
+        if self.cfg.workers > 1:
+            server.max_accept = 1
+        server.start()
+        return server
+
+    def _finish(self, servers: list[StreamServer]) -> None:
+        """Wait until every connection has ended, at most the grace time; then kill what is left."""
+        began = time.monotonic()
+        while any(len(server.pool) for server in servers):
+            waited = time.monotonic() - began
+            if waited > self.cfg.graceful_timeout:
+                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+                for server in servers:
+                    server.stop(timeout=1)
+                return
+            self._end_idle(fresh_too=waited > FIRST_REQUEST_S)
+            self.notify()
+            gevent.sleep(0.02)
+
+    def _end_idle(self, fresh_too: bool) -> None:
+        loop = gevent.get_hub().loop
+        for greenlet, timeout in list(self._idle.items()):
+            if fresh_too or greenlet in self._served:
+                loop.run_callback(self._end_one, greenlet, timeout)
+
+    def _end_one(self, greenlet: Any, timeout: gevent.Timeout) -> None:
+        if self._idle.get(greenlet) is timeout and not _has_input(greenlet):
+            del self._idle[greenlet]
+            greenlet.throw(timeout)
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Around the wait for a connection's next request: it ends silently after ``keepalive`` s, or by a drain."""
+        greenlet = gevent.getcurrent()
+        with gevent.Timeout(self.cfg.keepalive, False) as timeout:
+            self._idle[greenlet] = timeout
+            try:
+                yield
+            finally:
+                self._idle.pop(greenlet, None)
+        self._served.add(greenlet)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        greenlet = gevent.getcurrent()
+        greenlet.client = client
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._served.discard(greenlet)
+
+
+def _has_input(greenlet: Any) -> bool:
+    """Whether a request has begun to arrive on the greenlet's connection."""
+    try:
+        return bool(greenlet.client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
