@@ -1,0 +1,506 @@
+"""The pages in a real Chromium, against a real server.
+
+Expected values are those of docs/http.md and of the test's own data.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import threading
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.harness import LiveServer
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: LiveServer) -> Iterator[Any]:
+    """A page that may neither complain on its console nor ask another host for anything."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+    page.on("request", lambda asked: None if asked.url.startswith(server.url) else complaints.append(asked.url))
+    yield page
+    context.close()
+    # A stream that its page closes, and a range that the video player no longer needs, are aborted by intent.
+    assert [text for text in complaints if "ERR_ABORTED" not in text] == []
+
+
+@pytest.fixture
+def topic() -> str:
+    return uuid.uuid4().hex
+
+
+def publish(server: LiveServer, topic: str, text: str) -> str:
+    """Publish ``{"message": text}`` as a terminal does, and return its id."""
+    body = json.dumps({"message": text}).encode()
+    request = urllib.request.Request(f"{server.url}/api/notifications?topic={topic}", body)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(json.load(answer)["id"])
+
+
+def notifications(page: Any) -> list[str]:
+    """The messages that the page shows, oldest first."""
+    shown = page.locator("#events li", has=page.locator("b", has_text=re.compile("^notification$")))
+    return [json.loads(text)["message"] for text in reversed(shown.locator("code").all_text_contents())]
+
+
+def throttle(page: Any, upload_per_s: int = -1, download_per_s: int = -1) -> None:
+    """Slow the page's network down to so many bytes a second (-1: as fast as it goes)."""
+    conditions = {
+        "offline": False,
+        "latency": 0,
+        "uploadThroughput": upload_per_s,
+        "downloadThroughput": download_per_s,
+    }
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", conditions)
+
+
+# Every page
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_loads(page: Any, path: str) -> None:
+    """A page loads without an error, and holds no inline script, style or handler."""
+    answer = page.goto(path)
+    assert answer.status == 200
+    expect(page.locator("h1")).to_be_visible()
+    inline = "[...document.querySelectorAll('*')].filter(e => e.matches('style, script:not([src]), [style]')"
+    assert page.evaluate(f"{inline} || [...e.attributes].some(a => a.name.startsWith('on'))).length") == 0
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_policy(client: FlaskClient, path: str) -> None:
+    """A page's policy allows its own host only, nothing inline, and no frame around it."""
+    headers = client.get(path).headers
+    policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_narrow_screen(page: Any, path: str) -> None:
+    """A page fits a screen of 320 pixels without scrolling sideways."""
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(path)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_controls_have_names(page: Any, path: str) -> None:
+    """Every control can be named by a screen reader."""
+    page.goto(path)
+    controls = "[...document.querySelectorAll('input:not([type=hidden]), textarea, select, progress, button')]"
+    unnamed = (
+        f"{controls}.filter(e => !(e.labels?.length || e.ariaLabel || e.matches('button') && e.textContent.trim()))"
+    )
+    assert page.evaluate(f"{unnamed}.map(e => e.outerHTML)") == []
+
+
+@pytest.mark.parametrize(("path", "status"), [("/video?id=nothing", 404), ("/export?table=nothing", 404)])
+def test_unknown_choice(client: FlaskClient, path: str, status: int) -> None:
+    """A video or a table that does not exist is a 404."""
+    assert client.get(path).status_code == status
+
+
+# The map
+
+
+@pytest.mark.parametrize("number", range(13))
+def test_card_starts_and_stops(page: Any, number: int) -> None:
+    """A card shows its stream arriving, and ends cleanly or can be stopped."""
+    page.goto("/")
+    expect(page.locator(".card")).to_have_count(13)
+    card = page.locator(".card").nth(number)
+    button = card.locator("[data-action=start]")
+    button.click()
+    expect(card.locator(".wire")).not_to_be_empty()
+    if button.text_content() == "Stop":
+        button.click()
+    expect(button).to_have_text("Start")
+    expect(card.locator(".state")).to_have_text(re.compile("^(Stopped|Ended cleanly, .*)$"))
+
+
+def test_card_stops_its_stream(page: Any) -> None:
+    """The first line is there at once, and after the stop button nothing more comes."""
+    page.goto("/")
+    card = page.locator(".card").first
+    button = card.locator("[data-action=start]")
+    button.click()
+    expect(card.locator(".wire")).to_contain_text("Chunk 0\n")
+    button.click()
+    expect(card.locator(".state")).to_have_text("Stopped")
+    expect(card.locator(".wire")).not_to_contain_text("Chunk 9")
+
+
+def test_copy(page: Any, server: LiveServer) -> None:
+    """The copied line is a curl command with this server's address."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/")
+    card = page.locator(".card").first
+    card.locator("[data-action=copy]").click()
+    expect(card.locator("[data-action=copy]")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"curl -N '{server.url}/api/stream?chunks=10&interval=0.5'"
+
+
+# Events
+
+
+def test_events_follow(page: Any, server: LiveServer, topic: str) -> None:
+    """With follow, what is published appears while the page is open, in order."""
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#events li b").last).to_have_text("connected")
+    for text in ("one", "two", "three"):
+        newest = publish(server, topic, text)
+        expect(page.locator("#events li").first).to_contain_text(text)
+    assert notifications(page) == ["one", "two", "three"]
+    expect(page.locator("#last")).to_have_text(newest)
+
+
+def test_events_complete(page: Any, server: LiveServer, topic: str) -> None:
+    """Without follow the page shows what is stored, closes on complete and says that it is disconnected."""
+    for text in ("one", "two"):
+        publish(server, topic, text)
+    page.goto(f"/events?topic={topic}")
+    expect(page.locator("#status")).to_have_text("disconnected")
+    newest = page.locator("#events li").first
+    expect(newest.locator("b")).to_have_text("complete")
+    assert json.loads(newest.locator("code").text_content()) == {"total": 2}
+    assert notifications(page) == ["one", "two"]
+
+
+def test_events_resume(page: Any, server: LiveServer, topic: str) -> None:
+    """What is published while the plug is pulled comes after it is plugged in: no gap and no double."""
+    page.goto(f"/events?topic={topic}&follow=1")
+    publish(server, topic, "one")
+    cursor = publish(server, topic, "two")
+    expect(page.locator("#last")).to_have_text(cursor)
+    page.click("#plug")
+    expect(page.locator("#status")).to_have_text("disconnected")
+    for text in ("three", "four"):
+        publish(server, topic, text)
+    page.click("#plug")
+    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#resumed")).to_have_text(cursor)
+    newest = publish(server, topic, "five")
+    expect(page.locator("#last")).to_have_text(newest)
+    assert notifications(page) == ["one", "two", "three", "four", "five"]
+
+
+def test_events_resume_under_load(page: Any, server: LiveServer, topic: str) -> None:
+    """Pulling the plug again and again in the middle of a burst loses nothing and doubles nothing."""
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    texts = [str(number) for number in range(200)]
+    publisher = threading.Thread(target=lambda: [publish(server, topic, text) for text in texts])
+    publisher.start()
+    while publisher.is_alive():
+        page.click("#plug")
+        page.click("#plug")
+    publisher.join()
+    expect(page.locator("#events li code", has_text=texts[-1])).to_have_count(1)
+    assert notifications(page) == texts
+
+
+def test_events_survive_restart(browser: Any, live_server: Callable[..., LiveServer], topic: str) -> None:
+    """A restart of the server costs the page its connection, and not one event."""
+    server = live_server()
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    publish(server, topic, "before")
+    expect(page.locator("#events li").first).to_contain_text("before")
+    server.restart()
+    publish(server, topic, "after")
+    expect(page.locator("#events li").first).to_contain_text("after", timeout=20_000)
+    assert notifications(page) == ["before", "after"]
+    context.close()
+
+
+def test_events_survive_refusal(browser: Any, server: LiveServer, topic: str) -> None:
+    """A 503, which ends an EventSource for good (HTML standard, 9.2.3), does not end the page's stream."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    refused: list[str] = []
+
+    def refuse_once(route: Any) -> None:
+        if route.request.method == "GET" and not refused:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
+        else:
+            route.continue_()
+
+    page.route("**/api/events*", refuse_once)
+    publish(server, topic, "one")
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#events li").first).to_contain_text("one")
+    expect(page.locator("#status")).to_have_text("connected")
+    assert refused
+    context.close()
+
+
+def test_events_say_refusal(browser: Any, server: LiveServer, topic: str) -> None:
+    """A refusal that time does not heal is said, and not tried again."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.route("**/api/events*", lambda route: route.fulfill(status=400))
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#detail")).to_have_text("The server refused with 400.")
+    expect(page.locator("#status")).to_have_text("error")
+    expect(page.locator("#connect")).to_have_text("Connect")
+    context.close()
+
+
+def test_events_publish(page: Any, topic: str) -> None:
+    """What the form publishes comes back over the stream, and markup in it stays text."""
+    page.goto(f"/events?topic={topic}&follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    markup = "<img src=/nothing onerror=alert(1)> & straße"
+    page.fill("#message", markup)
+    page.click("#publish button")
+    expect(page.locator("#published")).to_contain_text("Published")
+    expect(page.locator("#events li").first).to_contain_text("straße")
+    assert notifications(page) == [markup]
+    assert page.locator("#events img").count() == 0
+
+
+# Chat
+
+
+def ask(page: Any, question: str) -> Any:
+    """Send ``question`` and return its answer's turn."""
+    page.fill("#prompt", question)
+    page.press("#prompt", "Enter")
+    return page.locator(".turn[data-role=assistant]").last
+
+
+def test_chat(page: Any) -> None:
+    """The answer arrives in more than one piece, and the next question carries the conversation."""
+    page.goto("/chat")
+    page.evaluate("""() => {
+        window.pieces = 0;
+        new MutationObserver(() => window.pieces++).observe(window.conversation, {childList: true, subtree: true});
+    }""")
+    answer = ask(page, "Hello")
+    expect(answer).to_have_attribute("aria-busy", "false", timeout=30_000)
+    assert answer.locator(".note").count() == 0
+    assert answer.text_content().strip()
+    assert page.evaluate("window.pieces") > 4
+    with page.expect_request("**/api/chat*") as asked:
+        expect(ask(page, "And now?")).to_have_attribute("aria-busy", "false", timeout=30_000)
+    assert [message["role"] for message in asked.value.post_data_json["messages"]] == ["user", "assistant", "user"]
+
+
+def test_chat_stop(page: Any) -> None:
+    """Stop ends the answer where it is, keeps what came, and lets the next question through."""
+    page.goto("/chat")
+    answer = ask(page, "Write something long, please. " * 40)
+    expect(answer.locator("p").first).not_to_be_empty()
+    page.click("#stop")
+    expect(answer).to_have_attribute("aria-busy", "false")
+    expect(answer.locator(".note")).to_have_text("Stopped.")
+    expect(page.locator("#send")).to_be_enabled()
+
+
+# Upload
+
+RECORD = """name => {
+    const bar = document.getElementById(name);
+    window[name] = [];
+    new MutationObserver(() => window[name].push(bar.value)).observe(bar, {attributes: true});
+}"""
+
+
+def test_upload(page: Any) -> None:
+    """Both bars move while the file is on its way, and the link at the end gives the same bytes."""
+    content = os.urandom(2 * 2**20)
+    page.goto("/upload")
+    throttle(page, upload_per_s=2 * 2**20)
+    for name in ("sent", "stored"):
+        page.evaluate(RECORD, name)
+    page.set_input_files("#file", {"name": "Grüße – 川.bin", "mimeType": "", "buffer": content})
+    page.click("#send")
+    link = page.locator("#files a")
+    expect(link).to_have_text("Grüße – 川.bin", timeout=20_000)
+    for name in ("sent", "stored"):
+        expect(page.locator(f"#{name}-text")).to_have_text("2.0 MiB of 2.0 MiB")
+        assert any(0 < value < len(content) for value in page.evaluate(name)), f"{name} showed no progress"
+    assert page.request.get(link.get_attribute("href")).body() == content
+
+
+def test_upload_cancel(page: Any) -> None:
+    """A cancelled upload says so and can be tried again."""
+    page.goto("/upload")
+    throttle(page, upload_per_s=200_000)
+    page.set_input_files("#file", {"name": "big.bin", "mimeType": "", "buffer": bytes(4 * 2**20)})
+    page.click("#send")
+    expect(page.locator("#state")).to_contain_text("Uploading")
+    page.click("#cancel")
+    expect(page.locator("#state")).to_contain_text("Cancelled")
+    expect(page.locator("#send")).to_be_enabled()
+
+
+# Video
+
+
+def test_video_seeks(page: Any) -> None:
+    """The sample plays in Chromium, a seek arrives where it was asked to, and the player used ranges."""
+    answers: list[Any] = []
+    page.on("response", lambda answer: answers.append(answer) if "/api/video/" in answer.url else None)
+    page.goto("/video")
+    seek = """async seconds => {
+        const video = document.getElementById("video");
+        if (video.readyState < 1) await new Promise(loaded => video.onloadedmetadata = loaded);
+        const seeked = new Promise(seeked => video.onseeked = seeked);
+        video.currentTime = seconds;
+        await seeked;
+        return [video.currentTime, video.duration, video.videoWidth];
+    }"""
+    # files/readme.txt: ten seconds, 640 pixels wide.
+    assert page.evaluate(seek, 7) == [7, 10, 640]
+    assert page.evaluate(seek, 2) == [2, 10, 640]
+    assert answers
+    assert all("range" in answer.request.all_headers() and answer.status == 206 for answer in answers)
+
+
+def test_range_by_hand(page: Any, server: LiveServer) -> None:
+    """A range typed into the page is answered with a 206 and where it lies (RFC 9110, section 14.4)."""
+    length = (server.files / "videos" / "sample.mp4").stat().st_size
+    page.goto("/video")
+    page.fill("#bytes", "bytes=-1024")
+    page.click("#range button")
+    expect(page.locator("#answer")).to_contain_text(f"content-range: bytes {length - 1024}-{length - 1}/{length}")
+
+
+# Export
+
+
+@pytest.mark.parametrize("label", ["CSV", "NDJSON"])
+def test_export_preview(page: Any, label: str) -> None:
+    """The preview counts as many rows as were asked for, whatever line ends their fields hold."""
+    page.goto("/export")
+    page.get_by_label(label, exact=True).check()
+    page.fill("#limit", "5000")
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("Ended cleanly")
+    expect(page.locator("#rows")).to_have_text("5,000")
+    expect(page.locator("#wire")).not_to_be_empty()
+
+
+def test_export_stop(page: Any) -> None:
+    """The preview of a whole table can be stopped."""
+    page.goto("/export")
+    throttle(page, download_per_s=100_000)
+    page.fill("#limit", "")
+    page.click("#preview")
+    expect(page.locator("#wire")).not_to_be_empty()
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#preview")).to_have_text("Preview")
+
+
+def test_export_download(page: Any) -> None:
+    """The link downloads the chosen columns and rows as a CSV file."""
+    page.goto("/export")
+    boxes = page.locator("[data-column]")
+    chosen = [boxes.nth(index).get_attribute("data-column") for index in (0, 1)]
+    for index in range(2, boxes.count()):
+        boxes.nth(index).uncheck()
+    page.fill("#limit", "300")
+    with page.expect_download() as downloaded:
+        page.click("#download")
+    assert downloaded.value.suggested_filename == "users.csv"
+    with open(downloaded.value.path(), newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == chosen
+    assert len(rows) == 300
+    assert {len(row) for row in rows} == {2}
+
+
+# Without scripts
+
+
+@pytest.fixture
+def plain(browser: Any, server: LiveServer) -> Iterator[Any]:
+    """A page in a browser that runs no scripts."""
+    context = browser.new_context(base_url=server.url, java_script_enabled=False)
+    yield context.new_page()
+    context.close()
+
+
+def test_upload_without_scripts(plain: Any, server: LiveServer) -> None:
+    """The upload form stores the file by itself."""
+    plain.goto("/upload")
+    plain.set_input_files("#file", {"name": "plain.txt", "mimeType": "text/plain", "buffer": b"never dry"})
+    with plain.expect_response("**/api/upload-progress*") as answered:
+        plain.click("#send")
+    assert answered.value.status == 201
+    url = urllib.parse.urljoin(server.url, json.loads(plain.locator("pre").text_content())["url"])
+    with urllib.request.urlopen(url, timeout=10) as file:
+        assert file.read() == b"never dry"
+
+
+def test_export_without_scripts(plain: Any) -> None:
+    """The export form downloads by itself."""
+    plain.goto("/export")
+    with plain.expect_download() as downloaded:
+        plain.get_by_role("button", name="Download CSV").click()
+    assert downloaded.value.suggested_filename == "users.csv"
+
+
+def test_publish_without_scripts(plain: Any) -> None:
+    """The publish form publishes by itself."""
+    plain.goto("/events")
+    plain.fill("#message", "from a form")
+    with plain.expect_response("**/api/notifications*") as answered:
+        plain.click("#publish button")
+    assert answered.value.status == 201
