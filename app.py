@@ -28,6 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Return the application with its stores open. What ``prepare`` makes, it makes when it is not there."""
     settings = settings or settings_module.from_environment()
     logging.basicConfig(level=settings.LOG_LEVEL, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each question to the model
     prepare(settings)
     app = Flask(__name__)
     app.url_map.strict_slashes = False

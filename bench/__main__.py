@@ -133,7 +133,8 @@ def against_plain_flask(bench: Bench) -> None:
     """Whole processes in turn, A B A B, so that a machine that changes its speed changes both."""
     bench.table(
         "Beside plain Flask (`send_file`, `request.stream`, `csv.writer`; gunicorn's gevent worker)",
-        "stream", "Perennial", "plain Flask", "ratio (median of pairs)", "`/healthz`-like p99 beside ours", "beside plain Flask's",
+        "stream", "Perennial", "plain Flask", "ratio (median of pairs)", "another request's p99 beside ours",
+        "beside plain Flask's",
     )  # fmt: skip
     ours = big_streams(bench)
     with _peer(bench) as port:
@@ -164,8 +165,10 @@ def _timed(port: int, arguments: list[str], path: str = "/healthz") -> tuple[flo
 def _peer(bench: Bench) -> Iterator[int]:
     port = free_port()
     environ = os.environ | {"PEER_FILE": str(bench.file), "PEER_DATABASE": str(bench.database)}
+    environ["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
-    process = subprocess.Popen([*command, "--timeout", "300", "bench.peer:app"], cwd=ROOT, env=environ)
+    # Not in our own folder: gunicorn would take our gunicorn.conf.py.
+    process = subprocess.Popen([*command, "--timeout", "300", "bench.peer:app"], cwd=bench.server.folder, env=environ)
     try:
         eventually(lambda: _answers(port), 20)
         yield port
@@ -210,7 +213,8 @@ def _machine() -> list[str]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpus if "model name" in line), "?")
     packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "gunicorn", "gevent", "openai", "msgspec"))
     return [
         "# Performance",

@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import socket
 import statistics
@@ -113,14 +115,14 @@ class Probe:
         self._thread.join()
 
     def _run(self) -> None:
-        request = f"GET {self.path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.closing(connection):
             while not self._done.wait(self.every_s):
                 began = time.perf_counter()
-                connection.sendall(request)
-                if not connection.recv(65536):
-                    raise RuntimeError("the probe's connection was closed")
+                connection.request("GET", self.path)
+                connection.getresponse().read()
                 self.times_ms.append((time.perf_counter() - began) * 1000)
 
     @property

@@ -14,7 +14,7 @@ from streaming.chat_framings import ChatText, DataStream, UIMessageStream
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, UnsupportedType
 from streaming.framings import Framing
-from streaming.response import respond
+from streaming.response import Begun, respond
 from streaming.runs import Feed
 
 blueprint = Blueprint("chat", __name__)
@@ -32,8 +32,8 @@ def chat() -> Response:
     limits = {"first_token_s": settings.CHAT_FIRST_TOKEN_S, "idle_s": settings.CHAT_IDLE_S}
     feed = Feed(lambda: complete(client, settings.CHAT_MODEL, question.messages, **limits))
     # A model that refuses does so soon, and this wait makes it a real status; a slow one only gets its headers later.
-    feed.peek(settings.CHAT_HEADERS_S)
-    return respond(feed, _framing(asked or PROTOCOL_OF_SHAPE[question.shape]))
+    answer = Begun(feed, within_s=settings.CHAT_HEADERS_S)
+    return respond(answer, _framing(asked or PROTOCOL_OF_SHAPE[question.shape]))
 
 
 @blueprint.after_request

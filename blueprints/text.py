@@ -41,4 +41,5 @@ def transform() -> Response:
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
     pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
-    return respond(Begun(duplex(pieces, codec, request.environ, settings.TRANSFORM_SPOOL_BYTES)), Text())
+    answer = duplex(pieces, codec, request.environ, settings.TRANSFORM_SPOOL_BYTES)
+    return respond(Begun(answer, within_s=settings.BODY_TIMEOUT_S), Text())

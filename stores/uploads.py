@@ -49,13 +49,24 @@ class FileUploads:
         self._threads.kill()
 
     def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        job = self._threads.spawn(work, *args)
+        job = self._threads.spawn(_outcome, work, *args)
         try:
-            return job.get()
+            result, error = job.get()
         except BaseException:
             # The thread still uses the descriptor: if it were closed now, another file could get its number.
             job.wait()
             raise
+        if error is not None:
+            raise error
+        return result
+
+
+def _outcome(work: Callable[..., Any], *args: Any) -> tuple[Any, OSError | None]:
+    """Return what ``work`` returns, or its error: gevent would print what is raised in a thread."""
+    try:
+        return work(*args), None
+    except OSError as error:
+        return None, error
 
 
 class Part:

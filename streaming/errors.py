@@ -9,6 +9,7 @@
     ├── UnsupportedType     415
     ├── Unprocessable       422
     ├── TooManyRequests     429  with Retry-After
+    ├── ClientLeft          499  nobody reads it: nginx's number, for the access log
     ├── UpstreamFailed      502  the model's fault
     ├── Unavailable         503  with Retry-After
     ├── UpstreamTimeout     504
@@ -37,7 +38,7 @@ class Problem(Exception):
 
     @property
     def title(self) -> str:
-        return HTTPStatus(self.status).phrase
+        return HTTPStatus(self.status).phrase if self.status in list(HTTPStatus) else "Client Closed Request"
 
 
 class BadRequest(Problem):
@@ -70,6 +71,10 @@ class Unprocessable(Problem):
 
 class TooManyRequests(Problem):
     status = 429
+
+
+class ClientLeft(Problem):
+    status = 499
 
 
 class UpstreamFailed(Problem):

@@ -26,7 +26,7 @@ from typing import Any
 from flask import Response, current_app, request, stream_with_context
 
 from streaming import wire
-from streaming.errors import Problem, StreamFailed, Unavailable
+from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable
 from streaming.events import Event, Source
 from streaming.framings import Framing
 
@@ -65,21 +65,33 @@ def respond(
 
 
 class Begun:
-    """``source`` run to its first item, so that what it refuses until then is still a status."""
+    """``source`` run to its first event, so that what it refuses until then is still a status.
 
-    def __init__(self, source: Source) -> None:
+    After ``within_s`` seconds without one it is left at that. Raises what the source raises, and ClientLeft.
+    """
+
+    def __init__(self, source: Source, within_s: float) -> None:
         self._source = source
-        self._first = [next(source, wire.END)]
+        self._first: list[object] = []
+        link = wire.Link(request.environ)
+        deadline = time.monotonic() + within_s
+        try:
+            while not self._first or (self._first[0] is None and time.monotonic() < deadline):
+                self._first = [link.pull(source)]
+        except wire.Interrupted:
+            close(source)
+            raise ClientLeft("The client left before the answer began.") from None
+        finally:
+            link.close()
 
     def __iter__(self) -> Begun:
         return self
 
     def __next__(self) -> Event | None:
         item = self._first.pop() if self._first else next(self._source, wire.END)
-        if item is wire.END:
-            raise StopIteration
-        assert item is None or isinstance(item, Event)
-        return item
+        if isinstance(item, Event) or item is None:
+            return item
+        raise StopIteration
 
     def close(self) -> None:
         close(self._source)
@@ -103,7 +115,8 @@ def pump(
         log.info("%s: the client left", name)
         raise
     except Exception as error:
-        log.exception("%s: the stream failed", name)
+        told = isinstance(error, StreamFailed | Problem)
+        log.log(logging.WARNING if told else logging.ERROR, "%s: failed: %s", name, error, exc_info=not told)
         if framing.error is not None:
             yield framing.error(_public(error))
         if framing.error is None or cut_after_error:

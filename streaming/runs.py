@@ -28,21 +28,9 @@ class Feed:
 
     def __init__(self, make: Callable[[], Iterator[Event]], ahead: int = 64) -> None:
         self._queue: Queue[object] = Queue(ahead)
-        self._peeked: list[object] = []
         self._told_nothing = False
         self._ended = False
         self._producer = gevent.spawn(self._produce, make)
-
-    def peek(self, timeout_s: float) -> None:
-        """Wait until the first item is there, or ``timeout_s`` seconds. Raises what the producer raised before it."""
-        try:
-            item = self._queue.get(timeout=timeout_s)
-        except Empty:
-            return
-        if isinstance(item, Exception):
-            self._ended = True
-            raise item
-        self._peeked.append(item)
 
     def __iter__(self) -> Feed:
         return self
@@ -66,8 +54,6 @@ class Feed:
         self._producer.kill(timeout=1)
 
     def _take(self) -> object:
-        if self._peeked:
-            return self._peeked.pop()
         try:
             # None comes before the wait, so that what was read until now is written.
             return self._queue.get(timeout=TICK_S) if self._told_nothing else self._queue.get_nowait()

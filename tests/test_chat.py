@@ -43,9 +43,9 @@ def upstream(model: FakeOpenAI) -> FakeOpenAI:
 
 @pytest.fixture(scope="module")
 def chat(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server in front of it that loses patience after a second."""
+    """A server in front of it that loses patience after a second, and in the middle of an answer after two."""
     env = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "a-model"}
-    env |= {"CHAT_FIRST_TOKEN_S": "1", "CHAT_IDLE_S": "1", "HEARTBEAT_S": "0.1"}
+    env |= {"CHAT_FIRST_TOKEN_S": "1", "CHAT_IDLE_S": "2", "HEARTBEAT_S": "0.1"}
     server = LiveServer(tmp_path_factory.mktemp("chat"), env)
     try:
         yield server.start()
@@ -70,14 +70,11 @@ def whole(server: LiveServer, body: Any, query: str = "", **headers: str) -> Ans
 
 
 def test_text_is_the_answer_as_it_is_made(chat: LiveServer, upstream: FakeOpenAI) -> None:
-    """The first token is with the client while the model is still thinking about the second."""
+    """The first token is with the client while the model still thinks about the second: they come apart."""
     upstream.plays(token("Hel"), 0.5, token("lo"), finish(), DONE)
-    with post(chat, CONTENT) as client:
-        began = time.monotonic()
-        assert client.read_body_until(b"Hel").status == 200
-        assert time.monotonic() - began < 0.4
-        answer = client.read_to_end()
-    assert (bytes(answer.body), answer.end) == (b"Hello", "clean")
+    answer = whole(chat, CONTENT)
+    assert [piece for _, piece in answer.pieces] == [b"Hel", b"lo"]
+    assert (answer.status, answer.end) == (200, "clean")
     assert answer.header("content-type") == PLAIN
     assert "no-store" in answer.header("cache-control")
     assert answer.header("x-accel-buffering") == "no"
@@ -131,6 +128,7 @@ def test_data_and_ui_carry_the_whole_answer(chat: LiveServer, upstream: FakeOpen
     assert done == "[DONE]"
 
 
+@pytest.mark.slow
 def test_heartbeats_leave_while_the_model_is_silent(chat: LiveServer, upstream: FakeOpenAI) -> None:
     """An empty line in the data stream, a comment in the UI stream, nothing in a text."""
     upstream.plays(token("a"), PING, 0.9, finish(), DONE)
@@ -195,6 +193,7 @@ def test_failure_before_the_first_token_is_a_status(
     assert whole(chat, TRIGGER).status == status
 
 
+@pytest.mark.slow
 def test_model_that_cannot_be_reached_is_502(live_server: Any) -> None:
     """Nobody listens on port 9 of this machine."""
     answer = whole(live_server(OPENAI_BASE_URL="http://127.0.0.1:9/v1"), CONTENT)
@@ -245,6 +244,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", FAILURES)
 def test_failure_is_told_in_band_or_by_a_cut(chat: LiveServer, upstream: FakeOpenAI, failure: str) -> None:
     """Text is cut; the AI SDK's streams have their error part, and nothing that says success."""
@@ -274,10 +274,11 @@ def test_client_that_leaves_closes_the_model_within_a_second(
     left = time.monotonic()
     eventually(lambda: upstream.left_at, 2.0, "the model's server sees its client leave")
     assert upstream.left_at is not None
-    # The deadline for silence is a second too, so within half of it.
-    assert upstream.left_at - left < 0.5
+    # Not by the deadline for silence, which is two.
+    assert upstream.left_at - left < 1
 
 
+@pytest.mark.slow
 def test_client_that_leaves_before_the_headers_closes_the_model(live_server: Any, upstream: FakeOpenAI) -> None:
     """At the latest when the headers would leave."""
     server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_HEADERS_S=0.5)
