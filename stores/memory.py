@@ -14,6 +14,15 @@ from stores.bells import Bells
 from streaming.events import Event
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """What came with an idempotency key: the number of its first event, its offset, and each type and data."""
+
+    first: int
+    offset: str
+    content: list[tuple[str, bytes]]
+
+
 @dataclass(slots=True)
 class _Kept:
     """One log. ``events`` are the newest of ``tail`` events; the number of the first is ``tail - len(events) + 1``."""
@@ -22,8 +31,17 @@ class _Kept:
     events: deque[Event] = field(default_factory=deque)
     tail: int = 0
     closed: bool = False
-    keys: dict[str, tuple[str, Sequence[Event]]] = field(default_factory=dict)
+    keys: dict[str, _Keyed] = field(default_factory=dict)
     touched: float = field(default_factory=time.time)
+
+
+def _drop(kept: _Kept, keep: int) -> None:
+    """Drop the oldest events beyond ``keep``, and the keys whose events are no longer whole."""
+    while len(kept.events) > keep:
+        kept.events.popleft()
+    gone = kept.tail - len(kept.events)
+    while kept.keys and kept.keys[oldest := next(iter(kept.keys))].first <= gone:
+        del kept.keys[oldest]
 
 
 class MemoryLog:
@@ -35,20 +53,22 @@ class MemoryLog:
 
     def append(self, path: str, events: Sequence[Event], *, key: str = "", keep: int = 0) -> str:
         kept = self._logs.setdefault(path, _Kept())
+        content = [(event.type, event.data) for event in events]
         if key and (earlier := kept.keys.get(key)):
-            if list(earlier[1]) != list(events):
+            if earlier.content != content:
                 raise KeyReused("This idempotency key came before with another body.")
-            return earlier[0]
+            return earlier.offset
         if kept.closed:
             raise LogClosed("This log is closed.")
+        first = kept.tail + 1
         for event in events:
             kept.tail += 1
             kept.events.append(Event(event.data, event.type, offsets.write(kept.tail, kept.life)))
-        while keep and len(kept.events) > keep:
-            kept.events.popleft()
         offset = offsets.write(kept.tail, kept.life)
         if key:
-            kept.keys[key] = (offset, tuple(events))
+            kept.keys[key] = _Keyed(first, offset, content)
+        if keep:
+            _drop(kept, keep)
         self._touch(path, kept)
         return offset
 

@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 _SCHEMA = """
@@ -71,6 +71,7 @@ _NOTES: tuple[str | None, ...] = (
     " leading and trailing space ",
     "line\u2028separator and next\u0085line",
     "zero\u200bwidth, \ufeffBOM inside",
+    "Order \u202eoverridden\u202c, once",
     '"',
     ",",
     "naïve café – “quoted” … 100 % ✓",
@@ -78,7 +79,7 @@ _NOTES: tuple[str | None, ...] = (
 )
 _LONG_EVERY = 1999  # a prime, so that long notes meet every kind of name
 _LONG = 'All work and no play, "they said",\nmakes a very long note. Καὶ τὰ λοιπά… 長い。 ' * 200
-_FIRST = datetime(2024, 1, 1, tzinfo=timezone.utc)
+_FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def make_sample_database(path: str | os.PathLike[str], rows: int = 100_000) -> None:
@@ -104,7 +105,7 @@ def users(rows: int) -> Iterator[tuple[object, ...]]:
     """Yield the first ``rows`` users in the order of the table's columns."""
     created = _FIRST
     for n in range(1, rows + 1):
-        # The factors are coprime to the lengths they meet, so that all combinations come up, and none in runs.
+        # 14 kinds of people and 23 notes have no common divisor, so each note meets each kind of name.
         order, given, family, cities = _PEOPLE[n * 5 % len(_PEOPLE)]
         name = order.format(given[n // 3 % len(given)], family[n // 7 % len(family)])
         city = None if n % 11 == 0 else "" if n % 13 == 0 else cities[n // 2 % len(cities)]

@@ -184,9 +184,8 @@ class SQLiteCursor:
         self._left -= count
         self._where, self._parameters = f"{self._key} > ?", (key,)
         if kind == b"text":
-            # As text also when it is no UTF-8, which str cannot carry. The plus takes the affinity away, with which a
-            # column of no type would be compared as text throughout.
-            self._where = f"{self._key} > +CAST(? AS TEXT)"
+            # As text also when it is no UTF-8, which str cannot carry: then its bytes are bound.
+            self._where = f"{self._key} > CAST(? AS TEXT)"
             with suppress(UnicodeDecodeError):
                 self._parameters = (str(key, "utf-8"),)
 

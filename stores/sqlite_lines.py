@@ -111,8 +111,9 @@ def _is_integer_key(shape: Shape, name: str) -> bool:
 
 
 def _column(name: str) -> str:
-    # Binary: 'A' = 'a' must not hold here, nor a collation be asked for that only the operator's program knows.
-    return f"(t.{quoted(name)} COLLATE BINARY)"
+    # Binary: 'A' = 'a' must not hold, nor a collation be asked for that only the operator's program knows. The plus
+    # takes the affinity away: under TEXT, 0.1 + 0.2 would equal '0.3'.
+    return f"(+t.{quoted(name)} COLLATE BINARY)"
 
 
 def _literal(text: str) -> str:

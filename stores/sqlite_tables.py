@@ -49,9 +49,13 @@ _SENTENCES = {
 
 
 class SQLiteTables:
-    """The tables and views of the database file ``path`` whose names are in ``allowed``, exactly so written."""
+    """The tables and views of the database file ``path`` whose names are in ``allowed``, exactly so written.
 
-    def __init__(self, path: str | os.PathLike[str], allowed: Sequence[str]) -> None:
+    At most ``most`` queries run at once, since each has a thread.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], allowed: Sequence[str], most: int = 64) -> None:
+        self._most = most
         self._uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
         self._allowed = tuple(allowed)
         self._running: set[Channel[Event]] = set()
@@ -65,7 +69,8 @@ class SQLiteTables:
     ) -> Query:
         """Check every name against the schema and return the query; no columns means all of them.
 
-        Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, StoreError.
+        Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, StoreError, and StoreBusy
+        when as many queries run as may.
         """
         shape = self._shapes([table]).get(table) if table in self._allowed else None
         if shape is None:
@@ -77,6 +82,8 @@ class SQLiteTables:
                 raise UnknownColumn(f"The column {name} is named twice.")
         if after is not None:
             after_condition(shape, after, "key")
+        if len(self._running) >= self._most:
+            raise StoreBusy("As many exports are running as may; try again later.")
         return Query(shape.table, tuple(columns) or shape.table.columns, after, limit)
 
     def rows(self, query: Query, form: Rows) -> Iterator[Event | None]:
@@ -192,12 +199,11 @@ def _connected(uri: str) -> sqlite3.Connection:
 def _snapshot(
     connection: sqlite3.Connection, check: Callable[[], None], sleep: Callable[[float], None]
 ) -> sqlite3.Cursor:
-    """Begin a read transaction, and return a cursor that stands in the middle of a statement.
+    """Return a cursor that stands in the middle of a statement: until it is closed, one read transaction holds.
 
-    While a statement is open, SQLite remembers an interrupt for every later one; without, one that comes between two
-    statements is forgotten. ``check`` is called after the start and between the attempts. Blocks up to ``_BUSY_S``.
+    It also makes SQLite remember an interrupt for every later statement; without, one that comes between two of them
+    is forgotten. ``check`` is called after the start and between the attempts. Blocks up to ``_BUSY_S``.
     """
-    connection.execute("BEGIN")
     deadline = time.monotonic() + _BUSY_S
     while True:
         try:
