@@ -15,7 +15,7 @@ import settings as settings_module
 from blueprints import chat, downloads, events, pages, records, status, text, uploads
 from settings import Settings
 from stores import seed, sqlite_log
-from stores.base import Log, StoreError
+from stores.base import Log, StoreError, Tables
 from stores.memory import MemoryLog
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
-    app.extensions["tables"] = tables = SQLiteTables(_path(settings.database_url), settings.EXPORT_TABLES.split(","))
+    app.extensions["tables"] = tables = _open_tables(settings)
     app.extensions["uploads"] = FileUploads(settings.FILES_DIR / "uploads")
     wire.links.configure(settings.SEND_TIMEOUT_S)
     for blueprint in (text, records, events, chat, downloads, uploads, pages, status):
@@ -106,6 +106,11 @@ def _store_error(error: StoreError) -> Response:
 
 def _open_log(settings: Settings) -> Log:
     return MemoryLog() if settings.streams_url == "memory:" else SQLiteLog(_path(settings.streams_url))
+
+
+def _open_tables(settings: Settings) -> Tables:
+    names = [name.strip() for name in settings.EXPORT_TABLES.split(",")]
+    return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS)
 
 
 def _path(url: str) -> Path:

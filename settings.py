@@ -31,6 +31,7 @@ class Settings:
         "", "the tables to export: sqlite:///<path>; empty: INSTANCE_DIR/app.db, made at first start"
     )
     EXPORT_TABLES: str = _setting("users", "tables and views that may be exported, comma-separated")
+    MAX_EXPORTS: int = _setting(64, "running exports of one worker, a thread and a connection each; beyond them 503")
     HEARTBEAT_S: float = _setting(15.0, "seconds of silence after which a live stream sends a heartbeat")
     SEND_TIMEOUT_S: float = _setting(
         30.0, "seconds without any progress after which a client that does not read is cut"

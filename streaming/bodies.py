@@ -21,7 +21,7 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.errors import BadRequest, BodyStalled, TooLarge
-from streaming.wire import SLICE_S, breathe
+from streaming.wire import Pace
 
 PIECE_BYTES = 256 * 1024
 DISCARD_BYTES = 2**30
@@ -50,16 +50,14 @@ def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iter
     if (announced := length(environ)) is not None and announced > limit_bytes:
         raise TooLarge(f"The body has {announced} bytes, and at most {limit_bytes} are taken.")
     received = 0
-    rested_at = time.monotonic()
+    pace = Pace()
     source = _source(environ)
     while piece := _next(source, environ, stall_s):
         received += len(piece)
         if received > limit_bytes:
             raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
         yield piece
-        if time.monotonic() - rested_at >= SLICE_S:
-            breathe()
-            rested_at = time.monotonic()
+        pace.rest()
     if announced is not None and received < announced:
         _fail(environ)
         raise BadRequest(f"The body ended after {received} of {announced} bytes.")
@@ -136,8 +134,8 @@ def _discard(environ: Mapping[str, Any]) -> None:
     if connection is None:
         return
     block = memoryview(bytearray(PIECE_BYTES))
-    left, deadline = DISCARD_BYTES, time.monotonic() + DISCARD_S
+    left, deadline, pace = DISCARD_BYTES, time.monotonic() + DISCARD_S, Pace()
     with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
         while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(block)):
             left -= count
-            breathe()
+            pace.rest()

@@ -13,8 +13,7 @@ import io
 import logging
 import os
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +24,7 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import dump_options_header
 
 from streaming.errors import NotFound
-from streaming.wire import SLICE_S, Link, breathe
+from streaming.wire import Interrupted, Link, Pace
 
 log = logging.getLogger("perennial.files")
 
@@ -115,22 +114,22 @@ def respond_file(file: IO[bytes], name: str, content_type: str, *, attachment: b
     return response
 
 
-def _counted(blocks: Iterator[bytes], expected: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
+def _counted(blocks: Iterator[bytes], expected: int, environ: MutableMapping[str, Any]) -> Iterator[bytes]:
     """Yield the blocks, letting other greenlets run in between; cut when they are fewer bytes than were announced."""
     link = Link(environ)
     sent = 0
-    rested_at = time.monotonic()
+    pace = Pace()
     try:
         while isinstance(block := link.pull(blocks), bytes):
             sent += len(block)
             yield block
-            if time.monotonic() - rested_at >= SLICE_S:
-                breathe()
-                rested_at = time.monotonic()
+            pace.rest()
         if sent < expected:
             log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
             link.cut()
             raise BrokenPipeError(errno.EPIPE, "the file shrank")
+    except Interrupted:
+        raise BrokenPipeError(errno.EPIPE, "the client left") from None
     finally:
         link.close()
 

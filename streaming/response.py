@@ -20,8 +20,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
 
@@ -98,11 +99,16 @@ class Begun:
 
 
 def pump(
-    source: Source, framing: Framing, environ: Mapping[str, Any], heartbeat_s: float, cut_after_error: bool = False
+    source: Source,
+    framing: Framing,
+    environ: MutableMapping[str, Any],
+    heartbeat_s: float,
+    cut_after_error: bool = False,
 ) -> Iterator[bytes]:
     """Yield what is written to the client; see the rules above."""
     link = wire.Link(environ, probe=framing.idle, drainable=framing.drain is not None)
-    name = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
+    # Quoted: a line end in a path would write lines of its own into the log (CWE-117).
+    name = f"{environ.get('REQUEST_METHOD', '')} {quote(environ.get('PATH_INFO', ''), encoding='latin-1')}"
     try:
         yield from _frames(source, framing, link, heartbeat_s)
     except wire.Interrupted:
@@ -132,23 +138,28 @@ def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: floa
     yield framing.open()
     out = bytearray()
     limit = 0  # the first item leaves at once
-    wrote_at = rested_at = time.monotonic()
-    while (item := link.pull(source)) is not wire.END:
-        if isinstance(item, Event):
-            out += framing.encode(item)
-            if len(out) <= limit:
-                continue
-        now = time.monotonic()
-        if out:
+    wrote_at = time.monotonic()
+    pace = wire.Pace()
+    try:
+        while (item := link.pull(source)) is not wire.END:
+            if isinstance(item, Event):
+                out += framing.encode(item)
+                if len(out) <= limit:
+                    continue
+            now = time.monotonic()
+            if out:
+                yield bytes(out)
+                out.clear()
+                limit, wrote_at = BLOCK_BYTES, now
+            elif now - wrote_at >= heartbeat_s:
+                yield framing.idle()
+                wrote_at = now
+            pace.rest()
+    except (wire.Interrupted, Exception):
+        # What came before belongs to the client; and the cursor that SSE says at a drain has moved past it.
+        if out and not link.gone:
             yield bytes(out)
-            out.clear()
-            limit, wrote_at = BLOCK_BYTES, now
-        elif now - wrote_at >= heartbeat_s:
-            yield framing.idle()
-            wrote_at = now
-        if now - rested_at >= wire.SLICE_S:
-            wire.breathe()
-            rested_at = time.monotonic()
+        raise
     yield bytes(out) + framing.close()
 
 

@@ -70,6 +70,8 @@ class Feed:
             finally:
                 if (close := getattr(iterator, "close", None)) is not None:
                     close()
+        except gevent.Timeout as error:  # no Exception, and untold the reader would wait for ever
+            self._queue.put(TimeoutError(str(error)))
         except Exception as error:  # told to the reader, which logs it
             self._queue.put(error)
         else:
