@@ -32,10 +32,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     prepare(settings)
     app = Flask(__name__)
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["tables"] = tables = _open_tables(settings)
-    app.extensions["uploads"] = FileUploads(settings.FILES_DIR / "uploads")
+    app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
     wire.links.configure(settings.SEND_TIMEOUT_S)
     for blueprint in (text, records, events, chat, downloads, uploads, pages, status):
         app.register_blueprint(blueprint.blueprint)
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.after_request(bodies.discard_unread)
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
+    atexit.register(uploads_store.dispose)
     return app
 
 

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -70,7 +71,9 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         listener.setblocking(1)
         ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         pool = Pool(self.worker_connections)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool, **ssl_args)
+        # Its name and not itself: a connection accepted just before a drain is handled after the listener is closed.
+        named = _Named(listener.getsockname())
+        server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **ssl_args)
         if self.cfg.workers > 1:
             server.max_accept = 1
         server.start()
@@ -120,6 +123,16 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             super().handle(listener, client, addr)
         finally:
             self._served.discard(greenlet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """All that gunicorn asks a listener."""
+
+    name: Any
+
+    def getsockname(self) -> Any:
+        return self.name
 
 
 def _has_input(greenlet: Any) -> bool:

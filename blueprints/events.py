@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, KeyReused, Log, UnknownOffset
+from stores.base import START, Batch, KeyReused, Log, UnknownOffset
 from streaming import bodies, readers
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Unprocessable
@@ -21,8 +22,10 @@ blueprint = Blueprint("events", __name__)
 
 NOTIFICATION_BYTES = 64 * 1024
 TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
-# The id of ``complete``: who reconnects with it has everything.
+# The id of ``complete`` is the tail, or _EMPTY in a topic without notifications, and this: who reconnects with it has
+# everything up to there.
 _COMPLETE = ".complete"
+_EMPTY = "start"
 
 
 @blueprint.get("/api/sse")
@@ -58,18 +61,19 @@ def events() -> Response:
     if cursor.endswith(_COMPLETE):
         if not follow:
             return Response(status=204)
-        cursor = cursor.removesuffix(_COMPLETE)
+        cursor = START if cursor == _EMPTY + _COMPLETE else cursor.removesuffix(_COMPLETE)
     log: Log = current_app.extensions["log"]
     asked = ""
     try:
-        tail = log.read(_path(topic), cursor, limit=0).tail
+        state = log.read(_path(topic), cursor, limit=0)
     except UnknownOffset as error:
         if not last_event_id():
             raise BadRequest(f"after must be an id of this topic: {error}", parameter="after") from error
         # An EventSource must not die of it (a 400 ends it for good), nor be told everything once more.
         asked = cursor
-        cursor = tail = log.read(_path(topic), START, limit=0).tail
-    source = live(log, topic, cursor, asked) if follow else stored(log, topic, cursor, tail, asked)
+        state = log.read(_path(topic), START, limit=0)
+        cursor = state.tail
+    source = live(log, topic, cursor, asked) if follow else stored(log, topic, cursor, state, asked)
     return respond(source, SSE(cursor))
 
 
@@ -79,12 +83,11 @@ def live(log: Log, topic: str, cursor: str, asked: str) -> Source:
     yield from readers.follow(log, _path(topic), cursor)
 
 
-def stored(log: Log, topic: str, cursor: str, tail: str, asked: str) -> Source:
-    """Yield ``connected``, every notification after ``cursor`` up to ``tail``, and ``complete``."""
+def stored(log: Log, topic: str, cursor: str, state: Batch, asked: str) -> Source:
+    """Yield ``connected``, every notification after ``cursor`` that ``state`` has, and ``complete`` with its total."""
     yield from _greeting(cursor, asked)
-    yield from readers.replay(log, _path(topic), cursor, tail)
-    total = log.read(_path(topic), START, limit=0).total
-    yield json_event({"total": total}, "complete", (tail or "start") + _COMPLETE)
+    yield from readers.replay(log, _path(topic), cursor, state.tail)
+    yield json_event({"total": state.total}, "complete", (state.tail or "start") + _COMPLETE)
 
 
 def _greeting(cursor: str, asked: str) -> Source:
@@ -98,7 +101,7 @@ def notifications() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("topic")
     topic = query.text("topic", "default", *TOPIC)
     key = request.headers.get("Idempotency-Key", "")
-    if "Idempotency-Key" in request.headers and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+    if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     settings = current_app.extensions["settings"]
     body = bodies.read_all(request.environ, NOTIFICATION_BYTES, settings.BODY_TIMEOUT_S)

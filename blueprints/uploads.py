@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import secrets
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -18,6 +20,8 @@ from streaming.framings import SSE
 from streaming.multipart import FormFile
 from streaming.progress import Progress
 from streaming.response import respond
+
+log = logging.getLogger("perennial.uploads")
 
 blueprint = Blueprint("uploads", __name__)
 
@@ -41,8 +45,11 @@ def upload_progress() -> tuple[Response, int, dict[str, str]]:
         raise Conflict("This id has been used for another upload.", parameter="id") from error
     filename, received = _store(body, name, progress)
     told = {"received": received, "id": id, "filename": filename, "url": f"/api/download/uploads/{quote(filename)}"}
-    _publish({"message": f"{filename} was uploaded.", **told})
-    progress.complete(told)
+    try:
+        progress.complete(told)
+        _publish({"message": f"{filename} was uploaded.", **told})
+    except StoreError:
+        log.exception("%s was stored, and could not be announced", filename)
     return jsonify(told), 201, {"Location": str(told["url"])}
 
 
@@ -111,6 +118,8 @@ def _publish(told: dict[str, object]) -> None:
 @blueprint.get("/api/upload-progress/<id>")
 def upload_progress_events(id: str) -> Response:
     query = Parameters("after")
+    if not re.fullmatch(_ID[0], id):
+        raise BadRequest(f"id must be {_ID[1]}.", parameter="id")  # or it would wait for what cannot come
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")
     store: Log = current_app.extensions["log"]
     try:

@@ -76,7 +76,10 @@ class Part:
         self._root = root
         self._in_thread = in_thread
         self._path = root / f".part-{secrets.token_hex(8)}"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _store_error(error) from error
         self.size = 0
 
     def write(self, piece: bytes) -> None:
@@ -95,6 +98,7 @@ class Part:
         while not self._named(final):
             number += 1
             final = f"{stem} ({number}){dot}{suffix}"
+        self._do(_sync_folder, self._root)
         self.discard()
         return final
 
@@ -117,6 +121,18 @@ class Part:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StoreFull("No space is left for this upload.") from error
-            raise StoreError("The upload could not be stored.") from error
+            raise _store_error(error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable: fdatasync of a file says nothing of its name."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _store_error(error: OSError) -> StoreError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return StoreFull("No space is left for this upload.") if full else StoreError("The upload could not be stored.")

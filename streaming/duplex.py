@@ -15,7 +15,7 @@ import contextvars
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import IO, Any
 
 import gevent
@@ -33,8 +33,9 @@ _MEMORY_BYTES = 2**20
 _FILE_BYTES = 16 * 2**20
 
 
-def duplex(pieces: Iterator[bytes], codec: Transform, environ: Mapping[str, Any], spool_bytes: int) -> Source:
+def duplex(pieces: Iterator[bytes], codec: Transform, environ: MutableMapping[str, Any], spool_bytes: int) -> Source:
     """Yield what ``codec`` makes of the pieces. Raises BadRequest when they are not what it takes."""
+    environ[wire.DUPLEX] = True
     intake = Intake(pieces, codec, spool_bytes)
     try:
         while not intake.ended or intake.held:
@@ -44,7 +45,7 @@ def duplex(pieces: Iterator[bytes], codec: Transform, environ: Mapping[str, Any]
             if intake.held and (intake.held > spool_bytes or wire.writable(environ)):
                 yield Event(intake.take(_SMALL_BYTES))
             yield None
-            if not intake.held or wire.writable(environ, TICK_S) is None:
+            if intake.held <= spool_bytes and (not intake.held or wire.writable(environ, TICK_S) is None):
                 intake.wait(TICK_S)
     finally:
         intake.close()
@@ -139,7 +140,7 @@ class Spool:
             self._held += len(data)
             return
         if not self._files or self._end >= self._file_bytes:
-            self._files.append(tempfile.TemporaryFile())  # close() closes it
+            self._files.append(tempfile.TemporaryFile())  # noqa: SIM115  # close() closes it
             self._end = 0
         view = memoryview(data)
         while view:  # a disk that is nearly full takes a part, and says so only at the next write

@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -114,7 +114,7 @@ def respond_file(file: IO[bytes], name: str, content_type: str, *, attachment: b
     return response
 
 
-def _counted(blocks: Iterator[bytes], expected: int, environ: MutableMapping[str, Any]) -> Iterator[bytes]:
+def _counted(blocks: Iterator[bytes], expected: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield the blocks, letting other greenlets run in between; cut when they are fewer bytes than were announced."""
     link = Link(environ)
     sent = 0

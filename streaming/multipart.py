@@ -12,6 +12,8 @@ from streaming.errors import BadRequest, TooLarge
 # Fields beside the file are read over; their headers and names are bounded by this.
 _BUFFER_BYTES = 2**20
 _PIECE_BYTES = 256 * 1024
+# How much may follow a boundary on its line (RFC 2046, 5.1.1: padding).
+_PADDING_BYTES = 1024
 
 
 class FormFile:
@@ -23,6 +25,7 @@ class FormFile:
 
     def __init__(self, pieces: Iterator[bytes], boundary: bytes) -> None:
         self._pieces = pieces
+        self._delimiter = b"--" + boundary
         self._decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER_BYTES)
         self.filename = ""
 
@@ -42,17 +45,37 @@ class FormFile:
             raise BadRequest("The form has no file.")
 
     def _events(self) -> Iterator[File | Field | Data]:
+        held = b""
         try:
             for piece in self._pieces:
                 for at in range(0, len(piece), _PIECE_BYTES):
-                    self._decoder.receive_data(piece[at : at + _PIECE_BYTES])
+                    data = held + piece[at : at + _PIECE_BYTES]
+                    cut = self._undecided_at(data)
+                    held = data[cut:]
+                    self._decoder.receive_data(data[:cut])
                     yield from self._ready()
+            self._decoder.receive_data(held)
             self._decoder.receive_data(None)
             yield from self._ready()
         except RequestEntityTooLarge as error:
             raise TooLarge("A header of the form is too large.") from error
         except ValueError as error:
             raise BadRequest(f"The form cannot be read: {error}") from error
+
+    def _undecided_at(self, data: bytes) -> int:
+        """Return where a boundary may begin whose line has not come whole; else the length.
+
+        Werkzeug 3.1 takes a part of such a line for content: a file whose form was cut between the two hyphens after
+        the last boundary got a CR too many.
+        """
+        if (at := data.rfind(self._delimiter)) >= 0:
+            after = data[at + len(self._delimiter) :]
+            if after.startswith(b"--"):
+                return len(data)
+            if b"\n" not in after and len(after) <= _PADDING_BYTES:
+                return at
+        starts = range(max(len(data) - len(self._delimiter) + 1, 0), len(data))
+        return next((at for at in starts if self._delimiter.startswith(data[at:])), len(data))
 
     def _ready(self) -> Iterator[File | Field | Data]:
         while not isinstance(event := self._decoder.next_event(), NeedData | Epilogue):

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -101,7 +101,7 @@ class Begun:
 def pump(
     source: Source,
     framing: Framing,
-    environ: MutableMapping[str, Any],
+    environ: Mapping[str, Any],
     heartbeat_s: float,
     cut_after_error: bool = False,
 ) -> Iterator[bytes]:

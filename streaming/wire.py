@@ -17,7 +17,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import gevent
@@ -38,6 +38,8 @@ _EITHER_END = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT",
 _BYTES_ACKED = slice(120, 128)
 
 END: Final = object()
+# Set in the environ of a request whose body is read while it is answered: its source waits for nothing but the body.
+DUPLEX: Final = "perennial.duplex"
 
 
 class Interrupted(BaseException):
@@ -78,7 +80,7 @@ class Link:
     """
 
     def __init__(
-        self, environ: MutableMapping[str, Any], probe: Callable[[], bytes] | None = None, drainable: bool = False
+        self, environ: Mapping[str, Any], probe: Callable[[], bytes] | None = None, drainable: bool = False
     ) -> None:
         self.socket = _plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
@@ -90,8 +92,7 @@ class Link:
         self._waiting = False
         self._half_closed = False
         self._closed = False
-        # Whether the answer began while its request was still arriving: its source waits for nothing but the body.
-        self._duplex = environ["perennial.duplex"] = environ.get("perennial.duplex") or _unread(environ)
+        self._environ = environ
         self._progress_at = time.monotonic()
         self._acked = -1
         links.add(self)
@@ -131,7 +132,7 @@ class Link:
             # The write that is under way will tell; if there is none any more, the next wait asks again.
             self._half_closed = True
             return None
-        if half and self._duplex:
+        if half and DUPLEX in self._environ:
             return links.watch_closed(self)  # the FIN may stand behind a whole body; whoever reads that comes to it
         if half and self._probe is not None and self.chunked and self._write_now(self._probe()):
             return links.watch_closed(self)
@@ -254,12 +255,6 @@ def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
     poll = gevent.select.poll() if timeout_s else gevent.monkey.get_original("select", "poll")()
     poll.register(connection.fileno(), select.POLLOUT)
     return bool(poll.poll(timeout_s * 1000))
-
-
-def _unread(environ: Mapping[str, Any]) -> bool:
-    """Whether something of the request's body has not been read from gunicorn's reader."""
-    reader = getattr(environ.get("wsgi.input"), "reader", None)
-    return getattr(reader, "length", 0) > 0 or getattr(reader, "parser", None) is not None
 
 
 def _plain_socket(environ: Mapping[str, Any]) -> Any:

@@ -141,7 +141,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     app.testing = True
     yield app
-    for store in (app.extensions["log"], app.extensions["tables"]):
+    for store in (app.extensions[name] for name in ("log", "tables", "uploads")):
         store.dispose()
         # What is disposed of is not kept until the process ends.
         atexit.unregister(store.dispose)
