@@ -29,16 +29,65 @@ class StoreFull(StoreError):
     """No space is left."""
 
 
-class LogClosed(StoreError):
-    """An append to a log that was closed."""
+class NoStream(StoreError):
+    """There is no stream at this path: never made, deleted, or expired."""
+
+
+class StreamGone(StoreError):
+    """A stream that was deleted while forks still read from it."""
+
+
+class StreamExists(StoreError):
+    """A stream that exists with another configuration."""
+
+
+class BadFork(StoreError):
+    """A fork at a place that its source does not have."""
+
+
+class WrongType(StoreError):
+    """An append whose content type is not the stream's."""
+
+
+class StreamClosed(StoreError):
+    """An append to a stream that was closed at ``tail``."""
+
+    def __init__(self, tail: str) -> None:
+        super().__init__("This stream is closed.")
+        self.tail = tail
 
 
 class UnknownOffset(StoreError):
-    """An offset that this log never gave out."""
+    """An offset that this stream never gave out."""
 
 
 class KeyReused(StoreError):
     """An idempotency key that came before with other events."""
+
+
+class StaleEpoch(StoreError):
+    """A producer that another one with the same id has replaced, in ``epoch``."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__("Another producer has taken over this producer id.")
+        self.epoch = epoch
+
+
+class NewEpoch(StoreError):
+    """A producer's new epoch that does not begin with sequence number 0."""
+
+
+class SequenceGap(StoreError):
+    """A producer's sequence number that comes too early."""
+
+    def __init__(self, expected: int, received: int) -> None:
+        super().__init__(f"The producer's next sequence number is {expected}, and {received} came.")
+        self.expected = expected
+        self.received = received
+
+
+class SequenceRegression(StoreError):
+    """A writer's ``seq`` that is not greater than the last one."""
 
 
 class UnknownTable(StoreError):
@@ -54,13 +103,73 @@ class BadKey(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
+class Config:
+    """What a stream is made with; making it again with another one is a conflict (all but the retention).
+
+    ``ttl_s``: it expires that long after its last read or write; ``expires_at``: at that time (seconds since 1970).
+    ``forked_from``: the path of the stream whose events up to ``fork_offset`` (START: its tail; BEGINNING: none) it
+    begins with, and ``fork_sub_offset`` more: messages where the type is application/json, bytes of the next event
+    elsewhere. A fork without a ``content_type`` ("") or a lifetime of its own gets its source's.
+    ``keep_events``, ``keep_bytes``, ``keep_s``: what is beyond that is dropped, the oldest first (0: keep all). The
+    newest event stays whatever its size, and what forks have inherited stays for them.
+    """
+
+    content_type: str = "application/octet-stream"
+    ttl_s: int | None = None
+    expires_at: float | None = None
+    forked_from: str = ""
+    fork_offset: str = ""
+    fork_sub_offset: int = 0
+    keep_events: int = 0
+    keep_bytes: int = 0
+    keep_s: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A stream as it stands. ``tail``: the offset of its last event, also when that is no longer kept.
+
+    ``total``: how many events are kept. ``created``: whether this very call made the stream.
+    """
+
+    config: Config
+    tail: str
+    closed: bool
+    total: int
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """An idempotent producer's mark on an append: it happens once for each (id, epoch, seq)."""
+
+    id: str
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """``offset``: of the last event of this append. ``duplicate``: it had happened before, and nothing was added.
+
+    ``tail``: the stream's now. ``seq``: the producer's highest sequence number, None without a producer.
+    """
+
+    offset: str
+    tail: str
+    duplicate: bool = False
+    closed: bool = False
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What a log holds after an offset.
+    """What a stream holds after an offset.
 
     ``events``: in order, each with its offset as ``id``; empty when there is nothing (yet).
     ``missed``: how many events between the offset asked for and the first one here are gone (retention).
-    ``tail``: the offset of the log's last event. ``closed``: nothing will ever come after ``tail``.
-    ``total``: how many events the log keeps now.
+    ``tail``: the offset of the stream's last event. ``closed``: nothing will ever come after ``tail``.
+    ``total``: how many events the stream keeps now.
     """
 
     events: Sequence[Event]
@@ -71,26 +180,56 @@ class Batch:
 
 
 class Log(Protocol):
-    """Append-only sequences of events, each named by a path, read from an offset.
+    """Streams: append-only sequences of events, each named by a path, read from an offset.
 
-    Offsets are opaque texts that sort in the order of the events; ``START`` is before the first.
-    A log comes into being with its first append, ends with ``close`` and is gone after ``delete``.
+    Offsets are opaque texts of ``A-Za-z0-9_-`` that sort in the order of the events; ``START`` is before the first.
+    An empty stream's tail is START, or for a fork its fork offset. Every method may raise StoreBusy and StoreError;
+    none blocks the worker, and the offsets of a deleted stream are never given out again at its path.
     """
 
-    def append(self, path: str, events: Sequence[Event], *, key: str = "", keep: int = 0) -> str:
-        """Add ``events`` in order, all or none, and return the offset of the last one.
+    def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
+        """Make the stream, with its first events, in one step; or find the one that is there with this config.
 
-        ``key``: an idempotency key; the same key again adds nothing and returns the first call's offset,
-        and raises KeyReused when the events differ. ``keep``: drop the oldest beyond that many (0: keep all).
-        Raises LogClosed, StoreBusy.
+        Raises StreamExists (another config or another ``closed``; soft-deleted), NoStream (the source of a fork),
+        StreamGone (that source is soft-deleted), BadFork, WrongType (a fork's type is not its source's).
         """
         ...
 
-    def read(self, path: str, after: str, limit: int = 1000) -> Batch:
-        """Return at most ``limit`` events after ``after``; never waits. A path without a log reads as empty.
+    def append(
+        self,
+        path: str,
+        events: Sequence[Event],
+        *,
+        create: Config | None = None,
+        content_type: str = "",
+        producer: Producer | None = None,
+        seq: str = "",
+        key: str = "",
+        close: bool = False,
+    ) -> Appended:
+        """Add ``events`` in order, and with ``close`` the end, all or nothing; durable when it returns.
 
-        Raises UnknownOffset when ``after`` is no offset of this log, StoreBusy.
+        ``create``: what to make the stream with when it is not there; its retention holds from now on.
+        ``content_type``: must be the stream's when given. ``seq``: must be greater than the last one, as bytes.
+        ``key``: an idempotency key; again, it adds nothing and returns what the first call did.
+        Checked in this order: NoStream, StreamGone; a producer's or key's duplicate returns; StreamClosed, WrongType,
+        StaleEpoch, NewEpoch, SequenceGap, SequenceRegression, KeyReused. Closing a closed stream adds nothing.
         """
+        ...
+
+    def state(self, path: str) -> State:
+        """Return the stream's state; no read in the sense of ``ttl_s``. Raises NoStream, StreamGone."""
+        ...
+
+    def read(self, path: str, after: str, limit: int = 1000, limit_bytes: int = 2**20) -> Batch:
+        """Return the events after ``after``, at most ``limit``, and no more than fit (but one) in ``limit_bytes``.
+
+        Never waits. A path without a stream reads as empty, after START only. Raises UnknownOffset, StreamGone.
+        """
+        ...
+
+    def since(self, path: str, time_s: float) -> str:
+        """Return the offset after which the events come that were appended at ``time_s`` (since 1970) or later."""
         ...
 
     def wait(self, path: str, after: str, timeout_s: float) -> bool:
@@ -98,15 +237,19 @@ class Log(Protocol):
         ...
 
     def close(self, path: str) -> None:
-        """Say that nothing comes any more: durable, and once is enough."""
+        """Say that nothing comes any more: durable, and once is enough. A path without a stream gets a closed one."""
         ...
 
-    def delete(self, path: str) -> None:
-        """Forget the log and all its events. Its offsets are never given out again."""
+    def delete(self, path: str) -> bool:
+        """Forget the stream, but for what forks read of it. False: there was none. Raises StreamGone."""
         ...
 
-    def expire(self, prefix: str, age_s: float) -> int:
-        """Delete the logs below ``prefix`` untouched for ``age_s`` seconds; return how many."""
+    def paths(self, prefix: str, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return the paths that begin with ``prefix`` and sort after ``after``, in order."""
+        ...
+
+    def expire(self, prefix: str = "", untouched_s: float | None = None) -> int:
+        """Delete the streams whose time has come, and with ``untouched_s`` those below ``prefix`` idle for so long."""
         ...
 
     def ping(self) -> None:
@@ -119,6 +262,8 @@ class Log(Protocol):
 
 
 START = ""
+# Only as a ``fork_offset``, where START stands for the tail.
+BEGINNING = "-1"
 
 
 class Part(Protocol):

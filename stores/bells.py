@@ -24,20 +24,24 @@ class Bells:
 
     def __init__(self) -> None:
         self._bells: dict[str, tuple[threading.Event, list[None]]] = {}
+        # For threads that are not gevent's: a waiter must not get the bell that the last one before it takes down.
+        self._lock = threading.Lock()
 
     def wait(self, path: str, ready: Callable[[], bool], timeout_s: float) -> bool:
         """Return True as soon as ``ready()``, looked at first and at each ring; False after ``timeout_s`` seconds."""
-        bell, waiters = self._bells.setdefault(path, (threading.Event(), []))
-        waiters.append(None)
+        with self._lock:
+            bell, waiters = self._bells.setdefault(path, (threading.Event(), []))
+            waiters.append(None)
         try:
             if ready():
                 return True
             # gevent's Event.wait(timeout) hangs when set() meets the time-out of all its waiters: ask first, always.
             return bell.is_set() or bell.wait(timeout_s)
         finally:
-            waiters.pop()
-            if not waiters and self._bells.get(path, (None,))[0] is bell:
-                del self._bells[path]
+            with self._lock:
+                waiters.pop()
+                if not waiters and self._bells.get(path, (None,))[0] is bell:
+                    self._bells.pop(path, None)
 
     def ring(self, path: str) -> None:
         if found := self._bells.pop(path, None):

@@ -1,272 +1,247 @@
 """A log in an SQLite file, shared by the workers of one machine.
 
 Rules:
-- ``prepare`` runs once, before any worker serves: two workers that switch to WAL at the same time can fail.
-- No call blocks the worker: the busy handler is off (it would stall every greenlet), and a busy database is asked
-  again after a cooperative pause. Between BEGIN and COMMIT nothing waits, so greenlets can share one connection.
-- ``changes`` numbers every change of any log; after a ring each worker asks which logs changed since it last asked.
-- Durability: WAL with synchronous=NORMAL. What was acknowledged survives a crash of the process; the newest commits
-  may be lost with the machine's power.
+- No call blocks the worker: writes go through the group commit (stores/sqlite_commits.py), and reads have a connection
+  of their own, which in WAL mode waits for no writer. Between BEGIN and COMMIT of a read nothing waits.
+- Who waits is woken after the commit: in this process by ``Bells``, in the others by ``SharedBell``, after whose ring
+  they ask which streams changed.
+- Durability: with ``sync="normal"`` what was acknowledged survives a crash of the process, with ``"full"`` (an fsync
+  for each group of commits) one of the machine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from stores import offsets
-from stores.base import Batch, KeyReused, LogClosed, StoreBusy, StoreError
+from stores import lifetimes, offsets, sqlite_file, sqlite_rows
+from stores.base import START, Appended, Batch, Config, NoStream, Producer, State, StoreError, StreamGone
 from stores.bells import Bells, SharedBell
+from stores.producers import Asked
+from stores.sqlite_commits import Commits, Write
+from stores.sqlite_deletions import TOLD
+from stores.sqlite_file import prepare
+from stores.sqlite_rows import Found
+from stores.sqlite_streams import Streams
+from stores.sqlite_touches import Touches
 from streaming.events import Event
 
+__all__ = ["SQLiteLog", "prepare"]
+
+# From here on an append takes long enough to stand in the loop's way.
+HEAVY_BYTES = 256 * 1024
 Result = TypeVar("Result")
-
-BUSY_S = 5.0
-_RETRY_S = 0.005
-
-_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS logs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    path TEXT NOT NULL UNIQUE,
-    life TEXT NOT NULL,
-    first INTEGER NOT NULL DEFAULT 1,
-    tail INTEGER NOT NULL DEFAULT 0,
-    closed INTEGER NOT NULL DEFAULT 0,
-    touched REAL NOT NULL,
-    changes INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), changes INTEGER NOT NULL);
-INSERT OR IGNORE INTO clock VALUES (1, 0);
-CREATE INDEX IF NOT EXISTS logs_by_changes ON logs (changes);
-CREATE TABLE IF NOT EXISTS events (
-    log INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (log, number)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS keys (
-    log INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    PRIMARY KEY (log, key)
-) WITHOUT ROWID;
-PRAGMA user_version = {_VERSION};
-"""
-
-
-def prepare(path: Path) -> None:
-    """Make the file, its journal mode and its tables; what is there stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + BUSY_S
-    while True:
-        try:
-            return _make(path)
-        except sqlite3.OperationalError as error:
-            # The switch to WAL asks no busy handler: it failed in 4 of 25 races of four processes.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(_RETRY_S)
-
-
-def _make(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as db:
-        if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            db.execute("PRAGMA journal_mode = wal")
-            db.executescript(_SCHEMA)
 
 
 class SQLiteLog:
-    """``stores.base.Log`` in the file ``path``, which ``prepare`` has made."""
+    """``stores.base.Log`` in the file ``path``, which ``prepare`` has made. ``clock``: seconds since 1970."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        self._lock = threading.RLock()
+    def __init__(self, path: Path, sync: str = "normal", clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._touches = Touches()
         self._bells = Bells()
-        # Tried again as any transaction: the last connection of a worker that goes removes the WAL under a lock.
-        self._seen = self._transaction(self._last_change, "BEGIN")
-        self._db.execute("PRAGMA synchronous = normal")
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite_file.open_file(path, sync)
+            writer = sqlite_file.open_file(path, sync)
+        except sqlite3.Error as error:
+            raise sqlite_file.failure(error) from error
+        self._streams = Streams(writer, clock, self._touches)
+        self._commits = Commits(writer, self._streams.begin, self._committed)
+        try:
+            self._seen = self._look(lambda: sqlite_rows.change(self._db))
+        except StoreError:
+            self._commits.dispose()
+            self._db.close()
+            raise
         self._shared = SharedBell(path.with_name(path.name + "-bell"), self._ring_changed)
 
-    def append(self, path: str, events: Sequence[Event], *, key: str = "", keep: int = 0) -> str:
+    def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
+        heavy = _is_heavy(events)
+        return self._commits.do(lambda: self._streams.create(path, config, events, closed), path, heavy)
+
+    def append(
+        self,
+        path: str,
+        events: Sequence[Event],
+        *,
+        create: Config | None = None,
+        content_type: str = "",
+        producer: Producer | None = None,
+        seq: str = "",
+        key: str = "",
+        close: bool = False,
+    ) -> Appended:
+        asked = Asked(events, content_type, producer, seq, key, close)
+        return self._commits.do(lambda: self._streams.append(path, create, asked), path, _is_heavy(events))
+
+    def state(self, path: str) -> State:
+        def work() -> State:
+            if stream := self._find(path):
+                return stream.state()
+            raise NoStream("There is no stream at this path.")
+
+        return self._look(work)
+
+    def read(self, path: str, after: str, limit: int = 1000, limit_bytes: int = 2**20) -> Batch:
+        def work() -> tuple[Batch, Found | None]:
+            stream = self._find(path)
+            if stream is None:
+                offsets.to_number(after, ())
+                return Batch((), 0, START, False, 0), None
+            number = offsets.to_number(after, stream.chain)
+            missed = max(stream.first - 1 - number, 0)
+            events = sqlite_rows.fitting(self._db, stream.chain, number + missed, limit, limit_bytes)
+            return Batch(events, missed, stream.tail, bool(stream.row.closed), stream.total), stream
+
+        batch, stream = self._look(work)
+        if stream and stream.config.ttl_s is not None:
+            self._touch(stream)
+        return batch
+
+    def since(self, path: str, time_s: float) -> str:
         def work() -> str:
-            log, life, first, tail, closed = self._open(path)
-            if key and (earlier := self._earlier(log, key, events)):
-                return offsets.write(earlier, life)
-            if closed:
-                raise LogClosed("This log is closed.")
-            last = tail + len(events)
-            self._db.executemany(
-                "INSERT INTO events VALUES (?, ?, ?, ?)",
-                ((log, tail + n, event.type, event.data) for n, event in enumerate(events, 1)),
-            )
-            if key:
-                self._db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (log, key, tail + 1, last))
-            if keep and last - first + 1 > keep:
-                first = last - keep + 1
-                self._db.execute("DELETE FROM events WHERE log = ? AND number < ?", (log, first))
-                self._db.execute("DELETE FROM keys WHERE log = ? AND first < ?", (log, first))
-            self._db.execute(
-                "UPDATE logs SET first = ?, tail = ?, touched = ?, changes = ? WHERE id = ?",
-                (first, last, time.time(), self._next_change(), log),
-            )
-            return offsets.write(last, life)
+            stream = self._find(path)
+            if stream is None:
+                return START
 
-        return self._change(path, work)
+            def late(number: int) -> bool:
+                return sqlite_rows.place(self._db, stream.chain, number).time_s >= time_s
 
-    def read(self, path: str, after: str, limit: int = 1000) -> Batch:
-        def work() -> Batch:
-            row = self._row(path)
-            if row is None:
-                offsets.read(after, "none", 0)
-                return Batch((), 0, "", False, 0)
-            log, life, first, tail, closed = row
-            number = offsets.read(after, life, tail)
-            rows = self._db.execute(
-                "SELECT number, type, data FROM events WHERE log = ? AND number > ? ORDER BY number LIMIT ?",
-                (log, number, limit),
-            ).fetchall()
-            events = tuple(Event(data, type, offsets.write(n, life)) for n, type, data in rows)
-            tail_offset = offsets.write(tail, life) if tail else ""
-            return Batch(events, max(first - 1 - number, 0), tail_offset, bool(closed), tail - first + 1)
+            number = lifetimes.search(stream.first, stream.row.tail, late)
+            # Before the first one that is kept nobody knows when it was: all of it may be what is asked for.
+            return offsets.of_number(number - 1, stream.chain) if number > stream.first else START
 
-        return self._transaction(work, "BEGIN")
+        return self._look(work)
 
     def wait(self, path: str, after: str, timeout_s: float) -> bool:
         return self._bells.wait(path, lambda: self._ready(path, after), timeout_s)
 
     def close(self, path: str) -> None:
-        def work() -> None:
-            log = self._open(path)[0]
-            self._db.execute(
-                "UPDATE logs SET closed = 1, touched = ?, changes = ? WHERE id = ?",
-                (time.time(), self._next_change(), log),
-            )
+        self._commits.do(lambda: self._streams.close(path), path)
 
-        self._change(path, work)
+    def delete(self, path: str) -> bool:
+        deleted = self._commits.do(lambda: self._streams.delete(path), path, heavy=True)
+        self._purge()
+        return deleted
 
-    def delete(self, path: str) -> None:
-        def work() -> None:
-            for table in ("events", "keys"):
-                self._db.execute(f"DELETE FROM {table} WHERE log = (SELECT id FROM logs WHERE path = ?)", (path,))
-            self._db.execute("DELETE FROM logs WHERE path = ?", (path,))
+    def paths(self, prefix: str, after: str = "", limit: int = 1000) -> Sequence[str]:
+        def work() -> list[str]:
+            now, found = self._clock(), []
+            for row in sqlite_rows.paths(self._db, prefix, after) if limit > 0 else ():
+                if not row.deleted and not self._touches.expired(row, now):
+                    found.append(row.path)
+                if len(found) >= limit:
+                    break
+            return found
 
-        self._change(path, work)
+        return self._look(work)
 
-    def expire(self, prefix: str, age_s: float) -> int:
-        # substr, not LIKE: a path may hold % and _.
-        rows = self._transaction(
-            lambda: self._db.execute(
-                "SELECT path FROM logs WHERE substr(path, 1, ?) = ? AND touched <= ?",
-                (len(prefix), prefix, time.time() - age_s),
-            ).fetchall(),
-            "BEGIN",
-        )
-        for (path,) in rows:
-            self.delete(path)
-        return len(rows)
+    def expire(self, prefix: str = "", untouched_s: float | None = None) -> int:
+        now = self._clock()
+        self._touches.forget(now)
+        paths = self._look(lambda: sqlite_rows.over(self._db, now))
+        count = sum(self._commits.do(partial(self._streams.expire, path, None), path, heavy=True) for path in paths)
+        if untouched_s is not None:
+            idle = now - untouched_s
+            rows = self._look(lambda: list(sqlite_rows.paths(self._db, prefix, "")))
+            for path in [row.path for row in rows if row.touched <= idle]:
+                count += self._commits.do(partial(self._streams.expire, path, idle), path, heavy=True)
+        for stream in self._look(lambda: sqlite_rows.aging(self._db)):
+            while self._commits.do(partial(self._streams.retain, stream), heavy=True):
+                pass
+        self._purge()
+        return count
 
     def ping(self) -> None:
-        self._transaction(
-            lambda: self._db.execute("SELECT count(*) FROM (SELECT 1 FROM logs LIMIT 1)").fetchone(), "BEGIN"
-        )
+        self._look(lambda: self._db.execute("SELECT count(*) FROM (SELECT 1 FROM streams LIMIT 1)").fetchone())
 
     def dispose(self) -> None:
         self._shared.close()
         self._bells.ring_all()
+        self._commits.dispose()
         self._db.close()
 
-    def _row(self, path: str) -> tuple[int, str, int, int, int] | None:
-        row: tuple[int, str, int, int, int] | None = self._db.execute(
-            "SELECT id, life, first, tail, closed FROM logs WHERE path = ?", (path,)
-        ).fetchone()
-        return row
-
-    def _open(self, path: str) -> tuple[int, str, int, int, int]:
-        """Return the log's row, which is made when it is not there."""
-        row = self._row(path)
+    def _find(self, path: str) -> Found | None:
+        """Return the stream as the reader sees it; None when there is none or its time has come. Raises StreamGone."""
+        row, now = sqlite_rows.of_path(self._db, path), self._clock()
         if row is None:
-            life = offsets.new_life()
-            made = self._db.execute(
-                "INSERT INTO logs (path, life, touched, changes) VALUES (?, ?, ?, 0)", (path, life, time.time())
-            )
-            row = (int(made.lastrowid or 0), life, 1, 0, 0)
-        return row
+            return None
+        expired = not row.deleted and self._touches.expired(row, now)
+        if row.deleted or (expired and row.forks):
+            raise StreamGone("This stream was deleted.")
+        return None if expired else sqlite_rows.found(self._db, row, now)
 
-    def _earlier(self, log: int, key: str, events: Sequence[Event]) -> int:
-        """Return the number of the last event that came with ``key``, or 0. Raises KeyReused."""
-        found = self._db.execute("SELECT first, last FROM keys WHERE log = ? AND key = ?", (log, key)).fetchone()
-        if found is None:
-            return 0
-        same = self._db.execute(
-            "SELECT type, data FROM events WHERE log = ? AND number BETWEEN ? AND ? ORDER BY number", (log, *found)
-        ).fetchall()
-        if same != [(event.type, event.data) for event in events]:
-            raise KeyReused("This idempotency key came before with another body.")
-        return int(found[1])
+    def _touch(self, stream: Found) -> None:
+        now = self._clock()
+        if (expires := self._touches.read(stream.row, stream.config, now)) is not None:
+            self._commits.later(lambda: self._streams.touch(stream.row.id, now, expires))
+
+    def _purge(self) -> None:
+        """Delete, slice by slice, what is left of streams that are gone; also of those whose process was killed."""
+        for stream in self._look(lambda: sqlite_rows.doomed(self._db)):
+            while self._commits.do(partial(self._streams.purge, stream), heavy=True):
+                pass
 
     def _ready(self, path: str, after: str) -> bool:
-        row = self._transaction(lambda: self._row(path), "BEGIN")
-        return row is not None and (bool(row[4]) or (offsets.write(row[3], row[1]) if row[3] else "") != after)
+        try:
+            stream = self._look(lambda: self._find(path))
+        except StreamGone:
+            return True
+        # A reader whose stream has gone is to find that out.
+        return after != START if stream is None else bool(stream.row.closed) or stream.tail != after
 
-    def _last_change(self) -> int:
-        return int(self._db.execute("SELECT changes FROM clock").fetchone()[0])
-
-    def _next_change(self) -> int:
-        return int(self._db.execute("UPDATE clock SET changes = changes + 1 RETURNING changes").fetchone()[0])
+    def _committed(self, writes: Sequence[Write[Any]]) -> None:
+        """After a commit of this process: wake who waits, here and elsewhere."""
+        change = self._streams.change
+        if change == self._seen + 1:  # nobody else's change lies between: this one need not be asked for
+            self._seen = change
+        paths = {write.path for write in writes if write.path}
+        for path in paths:
+            self._bells.ring(path)
+        if paths:
+            self._shared.ring()
 
     def _ring_changed(self) -> None:
-        """After a ring by any worker: wake who waits for a log that changed since."""
+        """After a ring by any worker: wake who waits for a stream that changed since."""
         if not len(self._bells):
             return
         try:
-            rows = self._transaction(
-                lambda: self._db.execute("SELECT path, changes FROM logs WHERE changes > ?", (self._seen,)).fetchall(),
-                "BEGIN",
-            )
+            change, paths = self._look(self._changed)
         except StoreError:
             return self._bells.ring_all()
-        for path, changes in rows:
-            self._seen = max(self._seen, changes)
+        behind, self._seen = change - self._seen, max(change, self._seen)
+        if behind > TOLD:  # the deletions of so long ago are not told
+            return self._bells.ring_all()
+        for path in paths:
             self._bells.ring(path)
 
-    def _change(self, path: str, work: Callable[[], Result]) -> Result:
-        result = self._transaction(work, "BEGIN IMMEDIATE")
-        self._bells.ring(path)
-        self._shared.ring()
-        return result
+    def _changed(self) -> tuple[int, list[str]]:
+        change = sqlite_rows.change(self._db)
+        return change, sqlite_rows.changed(self._db, self._seen) if change - self._seen <= TOLD else []
 
-    def _transaction(self, work: Callable[[], Result], begin: str) -> Result:
-        """Return what ``work`` does in one transaction; all of it or nothing. Raises StoreBusy, StoreError."""
-        deadline = time.monotonic() + BUSY_S
-        while True:
-            try:
-                with self._lock, self._begun(begin):
+    def _look(self, work: Callable[[], Result]) -> Result:
+        """Return what ``work`` reads in one transaction. Raises StoreBusy, StoreError."""
+
+        def transaction() -> Result:
+            with self._lock:
+                self._db.execute("BEGIN")
+                try:
                     return work()
-            except sqlite3.OperationalError as error:
-                # The low byte of an extended code is its primary code (sqlite.org/rescode.html).
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    raise StoreError("The log's database failed.") from error
-                if time.monotonic() > deadline:
-                    raise StoreBusy("The log's database is busy.") from error
-            except sqlite3.DatabaseError as error:
-                raise StoreError("The log's database failed.") from error
-            time.sleep(_RETRY_S)
+                finally:
+                    self._db.execute("ROLLBACK")
 
-    @contextlib.contextmanager
-    def _begun(self, begin: str) -> Iterator[None]:
-        self._db.execute(begin)
         try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+            # Busy is who comes while the last connection of another worker goes: it removes the WAL under a lock.
+            return sqlite_file.patiently(transaction)
+        except sqlite3.Error as error:
+            raise sqlite_file.failure(error) from error
+
+
+def _is_heavy(events: Sequence[Event]) -> bool:
+    return sum(len(event.data) for event in events) > HEAVY_BYTES
