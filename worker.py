@@ -27,7 +27,7 @@ from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
-from streaming.wire import links
+from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
 _SIGTERM = 15
@@ -55,6 +55,16 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         self._served: set[Any] = set()
         # Python's own handler would run only when the loop next wakes.
         gevent.signal_handler(_SIGTERM, self.handle_exit, _SIGTERM, None)
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        application: Any = self.wsgi
+
+        def with_response(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[RESPONSE] = start_response.__self__
+            return application(environ, start_response)
+
+        self.wsgi: Any = with_response
 
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]

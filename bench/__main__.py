@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from bench import fanout
 from bench.load import MIB, Probe, curl, first_byte_ms, percentile, seconds, watched
 from settings import ROOT
 from stores.seed import make_sample_database
@@ -24,6 +25,9 @@ ROWS = 1_000_000
 FILE_BYTES = 2**30
 RUNS = 3
 FIRST_BYTES = 20
+# Subscribers, rounds, events a round, and how many do not read.
+CROWDS = ((1000, 100, 1, 0), (1000, 10, 100, 0), (1000, 10, 100, 50), (5000, 40, 1, 0), (5000, 4, 100, 50))
+IDLE, IDLE_S = 10_000, 60
 
 _CHAT = b'{"messages":[{"role":"user","content":"Hello"}]}'
 
@@ -155,6 +159,65 @@ def against_plain_flask(bench: Bench) -> None:
             )  # fmt: skip
 
 
+def fan_out(bench: Bench) -> None:
+    """A queue per client in the same run, and send(2) alone: what no server can go below on this machine."""
+    if not fanout.available():
+        bench.say("", "## Fan-out", "", "Not measured: there is no C compiler for the load client.")
+        return
+    folder = bench.server.folder
+    fanout.build(folder)
+    title = "Fan-out: subscribers of one topic on one worker, SQLite, one event at a time and in bursts"
+    columns = ("subscribers", "events", "CPU a delivery", "p50", "p99", "memory each", "connects/s", "lost, doubled")
+    bench.table(title, "server", *columns)
+    with _crowd(bench) as server:
+        for number, (count, rounds, burst, stalled) in enumerate(CROWDS):
+            topic = f"topic=bench{number}"
+            paths = f"/api/events?{topic}&follow=1", f"/api/notifications?{topic}"
+            told = fanout.deliver(folder, server.port, server.pids()[0], *paths, count, rounds, burst, stalled)
+            _told(bench, "**Perennial**", count, rounds, burst, stalled, told)
+            fanout.drained(server.port)
+        share, kib = fanout.idle(folder, server.port, server.pids()[0], "/api/events?topic=idle&follow=1", IDLE, IDLE_S)
+    with _peer(bench) as port:
+        worker = int(
+            subprocess.run(["pgrep", "-P", str(_peer_pid(port))], capture_output=True, check=True).stdout.split()[0]
+        )
+        told = fanout.deliver(folder, port, worker, "/events", "/publish", 1000, 30)
+        _told(bench, "queue per client", 1000, 30, 1, 0, told)
+    for count in (1000, 5000):
+        us = fanout.bare(folder, free_port(), count, 40, 110)
+        bench.row("bare `send` in C", f"{count:,}", "40 × 1", f"{us:.1f} µs", "", "", "", "", "")
+    bench.say(
+        "",
+        f"{IDLE:,} idle subscribers, held for {IDLE_S} s with heartbeats: {share:.1%} of a core, {kib:.1f} KiB each.",
+    )
+
+
+def _told(bench: Bench, name: str, count: int, rounds: int, burst: int, stalled: int, told: fanout.Outcome) -> None:
+    who = f"{count:,}" + (f", {stalled} of them do not read" if stalled else "")
+    bench.row(
+        name, who, f"{rounds} × {burst}", f"**{told.cpu_us:.1f} µs**", f"{told.p50_ms:.1f} ms", f"{told.p99_ms:.1f} ms",
+        f"{told.kib:.1f} KiB", f"{told.connects:,.0f}", f"{told.lost}, {told.doubled}",
+    )  # fmt: skip
+
+
+@contextmanager
+def _crowd(bench: Bench) -> Iterator[LiveServer]:
+    """A server that takes more than 10,000 connections."""
+    environ = {"LOG_LEVEL": "WARNING", "MAX_STREAMS": "12000", "DATABASE_URL": f"sqlite:///{bench.database}"}
+    environ["GUNICORN_CMD_ARGS"] = "--worker-connections 13000 --backlog 4096 --access-logfile /dev/null"
+    server = LiveServer(bench.server.folder / "crowd", environ)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def _peer_pid(port: int) -> int:
+    """The master that listens on ``port``."""
+    found = subprocess.run(["pgrep", "-f", f"127.0.0.1:{port} "], capture_output=True, check=True, text=True)
+    return min(map(int, found.stdout.split()))
+
+
 def _timed(port: int, arguments: list[str], path: str = "/healthz") -> tuple[float, float]:
     with Probe(port, path) as probe:
         taken = seconds(*arguments)
@@ -168,7 +231,8 @@ def _peer(bench: Bench) -> Iterator[int]:
     environ["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
     # Not in our own folder: gunicorn would take our gunicorn.conf.py.
-    process = subprocess.Popen([*command, "--timeout", "300", "bench.peer:app"], cwd=bench.server.folder, env=environ)
+    command += ["--timeout", "300", "--worker-connections", "2000", "--graceful-timeout", "2"]
+    process = subprocess.Popen([*command, "bench.peer:app"], cwd=bench.server.folder, env=environ)
     try:
         eventually(lambda: _answers(port), 20)
         yield port
@@ -239,6 +303,7 @@ def main() -> None:
             memory(bench)
             company(bench)
             against_plain_flask(bench)
+            fan_out(bench)
         finally:
             bench.server.stop()
     if not only_print:

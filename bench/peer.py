@@ -7,6 +7,7 @@ import io
 import os
 import sqlite3
 from collections.abc import Iterator
+from queue import Queue
 
 from flask import Flask, Response, request, send_file
 
@@ -16,6 +17,34 @@ app = Flask(__name__)
 @app.get("/readyz")
 def readyz() -> str:
     return "ok"
+
+
+_queues: set[Queue[bytes]] = set()
+
+
+@app.get("/events")
+def events() -> Response:
+    """A queue per client, as most examples have it."""
+    queue: Queue[bytes] = Queue()
+    _queues.add(queue)
+
+    def frames() -> Iterator[bytes]:
+        try:
+            yield b": hello\n\n"
+            while True:
+                yield b"data: " + queue.get() + b"\n\n"
+        finally:
+            _queues.discard(queue)
+
+    return Response(frames(), mimetype="text/event-stream")
+
+
+@app.post("/publish")
+def publish() -> dict[str, int]:
+    body = request.get_data()
+    for queue in tuple(_queues):
+        queue.put(body)
+    return {"queues": len(_queues)}
 
 
 @app.get("/file")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -34,6 +34,18 @@ class Framing(Protocol):
     def encode(self, event: Event) -> bytes: ...
     def idle(self) -> bytes: ...
     def close(self) -> bytes: ...
+
+
+@runtime_checkable
+class Shareable(Framing, Protocol):
+    """A framing that writes an event the same for every client: all whose ``share`` is the same write the same bytes.
+
+    ``passed``: the event with this id has been written by somebody else.
+    """
+
+    share: str
+
+    def passed(self, id: str) -> None: ...
 
 
 class Text:
@@ -61,6 +73,7 @@ class NDJSON:
     """One JSON value a line. The heartbeat is an empty line, which readers of line-delimited JSON skip."""
 
     content_type = "application/x-ndjson"
+    share = "ndjson"
     headers: Mapping[str, str] = {}
     drain = None
 
@@ -75,6 +88,9 @@ class NDJSON:
 
     def error(self, message: str) -> bytes:
         return _json({"error": message}) + b"\n"
+
+    def passed(self, id: str) -> None:
+        pass
 
     def close(self) -> bytes:
         return b""
@@ -119,6 +135,7 @@ class SSE:
     """
 
     content_type = "text/event-stream; charset=utf-8"
+    share = "sse"
     headers: Mapping[str, str] = {}
 
     def __init__(self, cursor: str = "", retry_ms: int = 1000, drain_ms: tuple[int, int] = (100, 1000)) -> None:
@@ -144,6 +161,9 @@ class SSE:
     def error(self, message: str) -> bytes:
         # Not "event: error": in a browser that name is EventSource's own, for a lost connection.
         return self.encode(Event(_json({"error": message}), "stream-error"))
+
+    def passed(self, id: str) -> None:
+        self._id = _sse_id(id)
 
     def drain(self) -> bytes:
         return b"retry: %d\n" % random.randint(*self._drain_ms) + self.idle()

@@ -1,7 +1,7 @@
 """How a source becomes a response: ``respond(source, framing)``, and the pump behind it.
 
 Rules:
-- The pump is the only place that writes to a client.
+- The pump is the only place that writes to a client, and ``fanout`` on its behalf to those that have caught up.
 - Headers leave at once, and so does the first item; what is ready together is written together, in blocks of about
   64 KiB; ``None`` from the source means that what there is must leave now.
 - The end of a response is clean only when its source has come to its end, or the client continues by itself.
@@ -26,10 +26,13 @@ from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
 
-from streaming import wire
-from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable
+from stores.base import START
+from streaming import fanout, wire
+from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source
 from streaming.framings import Framing
+from streaming.readers import Follow
+from streaming.runs import Raw, Run, RunLimits
 
 log = logging.getLogger("perennial.stream")
 
@@ -43,18 +46,32 @@ STREAM_HEADERS = {
 
 
 def respond(
-    source: Source, framing: Framing, *, headers: Mapping[str, str] | None = None, cut_after_error: bool = False
+    source: Source,
+    framing: Framing,
+    *,
+    headers: Mapping[str, str] | None = None,
+    cut_after_error: bool = False,
+    durable: bool = False,
 ) -> Response:
     """Return the response that streams ``source`` in ``framing``; the source is closed when the response is.
 
     ``cut_after_error``: after an in-band error, cut the connection too: for downloads, whose readers look at the end.
-    Raises Unavailable when the worker has MAX_STREAMS open.
+    ``durable``: run it into a log instead, under the URL in Location, and let the response be a reader of that.
+    Raises Unavailable when the worker has MAX_STREAMS open, or drains and the stream would be ended at once.
     """
     settings = current_app.extensions["settings"]
     if len(wire.links) >= settings.MAX_STREAMS:
         close(source)
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    if wire.links.draining and framing.drain is not None:
+        close(source)
+        raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     body: Iterator[bytes] = iter(())
+    if durable and request.method != "HEAD":
+        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings))
+        run.start(source, framing, cut_after_error)
+        source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
+        headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
     if request.method != "HEAD":
         frames = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
         body = stream_with_context(frames)
@@ -63,6 +80,10 @@ def respond(
     # A generator that was never started does not run its ``finally``: HEAD, or a client gone before the first byte.
     response.call_on_close(lambda: close(source))
     return response
+
+
+def _run_limits(settings: Any) -> RunLimits:
+    return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
 class Begun:
@@ -106,11 +127,13 @@ def pump(
     cut_after_error: bool = False,
 ) -> Iterator[bytes]:
     """Yield what is written to the client; see the rules above."""
-    link = wire.Link(environ, probe=framing.idle, drainable=framing.drain is not None)
+    out = bytearray()
+    # A heartbeat's cursor is after the last event that was encoded: not before that has been written.
+    link = wire.Link(environ, lambda: None if out else framing.idle(), drainable=framing.drain is not None)
     # Quoted: a line end in a path would write lines of its own into the log (CWE-117).
     name = f"{environ.get('REQUEST_METHOD', '')} {quote(environ.get('PATH_INFO', ''), encoding='latin-1')}"
     try:
-        yield from _frames(source, framing, link, heartbeat_s)
+        yield from _frames(source, framing, link, heartbeat_s, out)
     except wire.Interrupted:
         if link.gone or framing.drain is None:
             log.info("%s: the client left", name)
@@ -124,7 +147,7 @@ def pump(
         told = isinstance(error, StreamFailed | Problem)
         log.log(logging.WARNING if told else logging.ERROR, "%s: failed: %s", name, error, exc_info=not told)
         if framing.error is not None:
-            yield framing.error(_public(error))
+            yield framing.error(public(error))
         if framing.error is None or cut_after_error:
             link.cut()
             raise BrokenPipeError(32, "the stream was cut") from error
@@ -134,9 +157,8 @@ def pump(
         link.close()
 
 
-def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: float) -> Iterator[bytes]:
+def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray) -> Iterator[bytes]:
     yield framing.open()
-    out = bytearray()
     limit = 0  # the first item leaves at once
     wrote_at = time.monotonic()
     pace = wire.Pace()
@@ -154,6 +176,8 @@ def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: floa
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
+            if isinstance(source, Follow) and source.caught_up and fanout.park(link, source, framing, heartbeat_s):
+                wrote_at = time.monotonic()
             pace.rest()
     except (wire.Interrupted, Exception):
         # What came before belongs to the client; and the cursor that SSE says at a drain has moved past it.
@@ -161,13 +185,6 @@ def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: floa
             yield bytes(out)
         raise
     yield bytes(out) + framing.close()
-
-
-def _public(error: Exception) -> str:
-    """What a client may know of a failure: our own sentences, and nothing of anybody else's."""
-    if isinstance(error, Problem):
-        return error.detail
-    return str(error) if isinstance(error, StreamFailed) else "Stream failed"
 
 
 def close(source: Source) -> None:

@@ -40,6 +40,8 @@ _BYTES_ACKED = slice(120, 128)
 END: Final = object()
 # Set in the environ of a request whose body is read while it is answered: its source waits for nothing but the body.
 DUPLEX: Final = "perennial.duplex"
+# gunicorn's response in the environ, put there by worker.py.
+RESPONSE: Final = "perennial.response"
 
 
 class Interrupted(BaseException):
@@ -61,7 +63,8 @@ class Pace:
     def __init__(self) -> None:
         self._since = time.monotonic()
 
-    def rest(self) -> None:
+    def rest(self) -> bool:
+        """Let others run if it is time; return whether it was."""
         if time.monotonic() - self._since >= SLICE_S / (1 + Pace._resting):
             Pace._resting += 1
             try:
@@ -69,6 +72,8 @@ class Pace:
             finally:
                 Pace._resting -= 1
             self._since = time.monotonic()
+            return True
+        return False
 
 
 class Link:
@@ -76,11 +81,12 @@ class Link:
 
     ``gone``: nobody reads the response any more. ``draining``: the worker is going down.
     ``probe`` makes a heartbeat that may be written while the source waits, to tell a client that has closed from one
-    that has only finished sending (RFC 9112, 9.6); without one, both count as gone.
+    that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
+    to be written first; the next wait asks again.
     """
 
     def __init__(
-        self, environ: Mapping[str, Any], probe: Callable[[], bytes] | None = None, drainable: bool = False
+        self, environ: Mapping[str, Any], probe: Callable[[], bytes | None] | None = None, drainable: bool = False
     ) -> None:
         self.socket = _plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
@@ -103,6 +109,31 @@ class Link:
 
     def pull(self, source: Iterator[Item]) -> Item | object:
         """Return the source's next item, or END. Raises Interrupted when the wait for it has become pointless."""
+        item: Item | object = self._wait(next, source, END)
+        return item
+
+    def park(self, wait: Callable[[], None], probe: Callable[[], bytes | None]) -> None:
+        """Do ``wait``, in which others write to the connection and ``probe`` knows what. Raises Interrupted."""
+        own, self._probe = self._probe, probe
+        try:
+            self._wait(wait)
+        finally:
+            self._probe = own
+
+    def complete(self, unwritten: bytes, written: int) -> None:
+        """Write the rest of what others began to write, and count it all. Raises Interrupted for a client gone."""
+        try:
+            if unwritten and not self.gone:
+                self.socket.sendall(unwritten)
+                written += len(unwritten)
+        except OSError as error:
+            self.gone = True
+            raise Interrupted from error
+        finally:
+            if (response := self._environ.get(RESPONSE)) is not None:
+                response.sent += written  # for the access log
+
+    def _wait(self, wait: Callable[..., Any], *args: Any) -> Any:
         if self.gone or (self.draining and self._drainable):
             raise Interrupted
         self._waiting = True
@@ -110,7 +141,7 @@ class Link:
             self._half_closed = False
             links.watch(self)
         try:
-            return next(source, END)
+            return wait(*args)
         finally:
             self._waiting = False
             self._progress_at = time.monotonic()
@@ -134,7 +165,11 @@ class Link:
             return None
         if half and DUPLEX in self._environ:
             return links.watch_closed(self)  # the FIN may stand behind a whole body; whoever reads that comes to it
-        if half and self._probe is not None and self.chunked and self._write_now(self._probe()):
+        beat = self._probe() if half and self._probe is not None and self.chunked else b""
+        if beat is None:
+            self._half_closed = True
+            return None
+        if beat and self._write_now(beat):
             return links.watch_closed(self)
         self.gone = True
         return self.interrupt()
@@ -169,7 +204,7 @@ class Link:
     def _write_now(self, data: bytes) -> bool:
         chunk = b"%X\r\n%b\r\n" % (len(data), data)
         try:
-            return bool(data) and os.write(self.socket.fileno(), chunk) == len(chunk)
+            return os.write(self.socket.fileno(), chunk) == len(chunk)
         except OSError:
             return False
 

@@ -1,0 +1,222 @@
+"""Thousands of readers of one stream are one read: the readers that have caught up are parked, and written to directly.
+
+A worker has one ``Tail`` for each followed stream and framing. It reads each new event once, encodes it once, and
+writes the bytes to every parked connection without blocking; measured, 2.5 µs a delivery where a queue per client
+takes 27. What does not fit into a socket is un-parked and goes on from the log at its own pace.
+
+Rules:
+- Every parked connection stands at the tail's position; whoever stands elsewhere is not parked, and reads for itself.
+- Between two rests nothing else runs, so a connection that was parked at the last look is still open: after a rest it
+  is looked up again, or its descriptor could be somebody else's by now.
+- A chunk that was written in part is completed by the connection's own greenlet before anything else is written.
+- Plain HTTP/1.1 only; every other connection goes by the generator alone, and sees the same bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from typing import Any
+
+import gevent
+from gevent.hub import Waiter
+
+from stores.base import Batch, StoreBusy, StreamClosed
+from streaming.framings import Framing, Shareable
+from streaming.readers import BUSY_S, Follow
+from streaming.wire import Link, Pace
+
+log = logging.getLogger("perennial.fanout")
+
+LOOK_S = 1.0
+_AT_ONCE = 64
+
+
+class Parked:
+    """A connection that stands at a tail, written to by others until ``wake``."""
+
+    def __init__(self, fd: int, until: float) -> None:
+        self.fd = fd
+        self.turn = 0
+        self.until = until
+        self.counted = 0
+        self.after = ""  # so far goes what was written to it, with ``unwritten``
+        self.unwritten = b""
+        self._waiter: Waiter[None] = Waiter()
+
+    def wait(self) -> None:
+        self._waiter.get()
+
+    def wake(self) -> None:
+        gevent.get_hub().loop.run_callback(self._waiter.switch, None)
+
+
+class Tail:
+    """The end of one stream in one framing, with all that are parked there."""
+
+    def __init__(self, source: Follow, framing: Shareable, heartbeat_s: float) -> None:
+        self._log = source.log
+        self._path = source.path
+        self._shown = source.shown
+        self._framing = copy.copy(framing)
+        self._heartbeat_s = heartbeat_s
+        self._after = source.after
+        # While an event is being written: those with a turn up to ``_written`` have it and stand after it, those up to
+        # ``_last`` stand before it, and who has come since has read it from the log.
+        self._before = source.after
+        self._turn = self._written = self._last = 0
+        self._bytes = 0
+        self._wrote_at = self._looked_at = time.monotonic()
+        self._parked: dict[int, Parked] = {}
+        self._reader: Any = None
+
+    @property
+    def used(self) -> bool:
+        return bool(self._parked)
+
+    def enter(self, parked: Parked, after: str) -> bool:
+        """Park the connection; False when it does not stand where this tail does."""
+        if not self._parked:
+            self._before = self._after = after
+        if after != self._after:
+            return False
+        self._turn += 1
+        parked.turn, parked.counted = self._turn, self._bytes
+        self._parked[parked.fd] = parked
+        if self._reader is None:
+            self._reader = gevent.spawn(self._run)
+        return True
+
+    def leave(self, parked: Parked) -> int:
+        """Un-park it, once or often; return how many bytes were written to it."""
+        if self._parked.get(parked.fd) is parked:
+            del self._parked[parked.fd]
+            parked.after = self.position(parked)
+            parked.counted = self._bytes - parked.counted
+        return parked.counted
+
+    def position(self, parked: Parked) -> str:
+        """After which event the connection stands."""
+        return self._before if self._written < parked.turn <= self._last else self._after
+
+    def beat(self, parked: Parked, framing: Shareable) -> bytes | None:
+        """The connection's heartbeat; None when it is parked no more: the rest of a chunk may have to come first."""
+        if self._parked.get(parked.fd) is not parked:
+            return None
+        return heartbeat(framing, self.position(parked))
+
+    def _run(self) -> None:
+        try:
+            while self._parked:
+                self._step()
+        except Exception:
+            pass  # each reader finds that out for itself, and says so in its own words
+        finally:
+            self._reader = None
+            for parked in tuple(self._parked.values()):
+                self.leave(parked)
+                parked.wake()
+
+    def _step(self) -> None:
+        after = self._after
+        try:
+            more = self._log.wait(self._path, after, LOOK_S)
+            batch = self._log.read(self._path, after) if more else None
+        except StoreBusy:
+            gevent.sleep(BUSY_S)
+            batch = None
+        # It can have moved only when everybody had left meanwhile, and somebody came who stands elsewhere.
+        if batch is not None and self._after == after:
+            self._deliver(batch)
+        self._beat()
+
+    def _deliver(self, batch: Batch) -> None:
+        if batch.closed:
+            raise StreamClosed(batch.tail)  # wakes everybody: they read the end, and what comes before it, themselves
+        if batch.events:
+            # Whatever can fail here has failed before anybody's position moves.
+            data = b"".join(map(self._framing.encode, self._shown(batch, self._after)))
+            # Before the first write: who comes while this is written has read it from the log.
+            self._before, self._after = self._after, batch.events[-1].id
+            self._write(data, list(self._parked.values()))
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            for parked in [parked for parked in self._parked.values() if parked.until <= now]:
+                self.leave(parked)
+                parked.wake()
+        due = now - self._heartbeat_s
+        # Also to those who came a moment ago: waiting for the next one, they would have none for twice as long.
+        if self._wrote_at <= due and (beat := heartbeat(self._framing, self._after)):
+            self._before = self._after
+            self._write(beat, list(self._parked.values()))
+
+    def _write(self, data: bytes, connections: list[Parked]) -> None:
+        chunk = b"%X\r\n%b\r\n" % (len(data), data)
+        size = len(chunk)
+        self._wrote_at = time.monotonic()
+        self._written, self._last = 0, self._turn
+        write, pace, rested = os.write, Pace(), False
+        for start in range(0, len(connections), _AT_ONCE):
+            some = connections[start : start + _AT_ONCE]
+            rested = (start > 0 and pace.rest()) or rested
+            if rested:  # also long ago: all that come after it were listed before it
+                some = [parked for parked in some if self._parked.get(parked.fd) is parked]
+            for parked in some:
+                try:
+                    sent = write(parked.fd, chunk)
+                except OSError:  # full, or gone: its own greenlet finds out which
+                    sent = 0
+                if sent != size:
+                    self._unpark(parked, chunk, sent)
+            if some:
+                self._written = some[-1].turn
+        self._written = self._last
+        self._bytes += size
+
+    def _unpark(self, parked: Parked, chunk: bytes, sent: int) -> None:
+        self.leave(parked)
+        parked.counted += sent
+        parked.after = self._after
+        parked.unwritten = chunk[sent:]
+        parked.wake()
+
+
+def heartbeat(framing: Shareable, after: str) -> bytes:
+    """The framing's heartbeat for one who stands after ``after``."""
+    framing.passed(after)
+    return framing.idle()
+
+
+_tails: dict[tuple[int, str, str, object], Tail] = {}
+
+
+def park(link: Link, source: Follow, framing: Framing, heartbeat_s: float) -> bool:
+    """Wait at the end of the stream for as long as others can write; return whether that was possible at all.
+
+    Afterwards ``source`` stands after what was written, and the next heartbeat of ``framing`` says so. Raises
+    Interrupted.
+    """
+    if not isinstance(framing, Shareable) or link.socket is None or not link.chunked:
+        return False
+    key = (id(source.log), source.path, framing.share, source.shown)
+    tail = _tails.get(key)
+    if tail is None:
+        tail = _tails[key] = Tail(source, framing, heartbeat_s)
+    parked = Parked(link.socket.fileno(), source.ends_at)
+    if not tail.enter(parked, source.after):
+        return False
+    try:
+        link.park(parked.wait, probe=lambda: tail.beat(parked, framing))
+    finally:
+        written = tail.leave(parked)
+        if not tail.used and _tails.get(key) is tail:
+            del _tails[key]
+        source.skip(parked.after)
+        framing.passed(parked.after)
+        link.complete(parked.unwritten, written)
+    return True
