@@ -13,9 +13,9 @@ from streaming import bodies
 from streaming.chat_framings import ChatText, DataStream, UIMessageStream
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, UnsupportedType
+from streaming.feeds import Feed
 from streaming.framings import Framing
 from streaming.response import Begun, respond
-from streaming.runs import Feed
 
 blueprint = Blueprint("chat", __name__)
 
@@ -26,14 +26,15 @@ PROTOCOL_OF_SHAPE: dict[messages.Shape, str] = {"content": "text", "parts": "dat
 @blueprint.post("/api/chat")
 def chat() -> Response:
     settings = current_app.extensions["settings"]
-    asked = _asked_protocol()
+    query = Parameters("protocol", "durable")
+    asked = _asked_protocol(query)
     question = _question()
     client = _client()
     limits = {"first_token_s": settings.CHAT_FIRST_TOKEN_S, "idle_s": settings.CHAT_IDLE_S}
     feed = Feed(lambda: complete(client, settings.CHAT_MODEL, question.messages, **limits))
     # A model that refuses does so soon, and this wait makes it a real status; a slow one only gets its headers later.
     answer = Begun(feed, within_s=settings.CHAT_HEADERS_S)
-    return respond(answer, _framing(asked or PROTOCOL_OF_SHAPE[question.shape]))
+    return respond(answer, _framing(asked or PROTOCOL_OF_SHAPE[question.shape]), durable=query.flag("durable"))
 
 
 @blueprint.after_request
@@ -45,9 +46,9 @@ def plain_errors(response: Response) -> Response:
     return response
 
 
-def _asked_protocol() -> str:
+def _asked_protocol(query: Parameters) -> str:
     """Return the protocol that the parameter asks for, else the header, else ""."""
-    if asked := Parameters("protocol").choice("protocol", "", *PROTOCOLS):
+    if asked := query.choice("protocol", "", *PROTOCOLS):
         return asked
     asked = request.headers.get("X-Stream-Protocol", "")
     if asked not in ("", *PROTOCOLS):

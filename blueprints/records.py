@@ -18,22 +18,22 @@ blueprint = Blueprint("records", __name__)
 
 @blueprint.get("/api/stream-json")
 def stream_json() -> Response:
-    tables, query = _query()
-    return respond(tables.rows(query, "ndjson"), NDJSON(), cut_after_error=True)
+    asked = Parameters("table", "columns", "after", "limit", "durable")
+    tables, query = _query(asked)
+    return respond(tables.rows(query, "ndjson"), NDJSON(), cut_after_error=True, durable=asked.flag("durable"))
 
 
 @blueprint.get("/api/export")
 def export() -> Response:
-    tables, query = _query()
+    tables, query = _query(Parameters("table", "columns", "after", "limit"))
     # The table's name went through the list of those allowed, but an operator may allow any name.
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in query.table.name)
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
     return respond(tables.rows(query, "csv"), CSV(query.columns), headers=headers)
 
 
-def _query() -> tuple[Tables, Query]:
+def _query(asked: Parameters) -> tuple[Tables, Query]:
     tables: Tables = current_app.extensions["tables"]
-    asked = Parameters("table", "columns", "after", "limit")
     table = asked.text("table", "users", r"(?s).{1,128}", "1 to 128 characters")
     columns = asked.text("columns", "", r"(?s).{1,4096}", "names of columns, comma-separated")
     after = asked.text("after", "", r"(?s).{0,1024}", "at most 1,024 characters")
@@ -51,12 +51,13 @@ def _query() -> tuple[Tables, Query]:
 
 @blueprint.get("/api/stream-safe")
 def stream_safe() -> Response:
-    query = Parameters("count", "interval", "after", "fail_after")
+    query = Parameters("count", "interval", "after", "fail_after", "durable")
     count = query.integer("count", 10, 1, 100_000)
     interval_s = query.number("interval", 0.5, 0, 60)
     after = query.optional_integer("after", 0, count - 1)
     fail_after = query.optional_integer("fail_after", 0, 100_000)
-    return respond(items(count, interval_s, -1 if after is None else after, fail_after), NDJSON())
+    source = items(count, interval_s, -1 if after is None else after, fail_after)
+    return respond(source, NDJSON(), durable=query.flag("durable"))
 
 
 def items(count: int, interval_s: float, after: int, fail_after: int | None) -> Source:

@@ -18,11 +18,11 @@ blueprint = Blueprint("text", __name__)
 
 @blueprint.get("/api/stream")
 def stream() -> Response:
-    query = Parameters("chunks", "interval", "after")
+    query = Parameters("chunks", "interval", "after", "durable")
     count = query.integer("chunks", 10, 1, 100_000)
     interval_s = query.number("interval", 0.5, 0, 60)
     after = query.optional_integer("after", 0, count - 1)
-    return respond(chunks(count, interval_s, -1 if after is None else after), Text())
+    return respond(chunks(count, interval_s, -1 if after is None else after), Text(), durable=query.flag("durable"))
 
 
 def chunks(count: int, interval_s: float, after: int) -> Source:
@@ -35,11 +35,11 @@ def chunks(count: int, interval_s: float, after: int) -> Source:
 
 @blueprint.post("/api/transform")
 def transform() -> Response:
-    query = Parameters("to")
+    query = Parameters("to", "durable")
     codec = TRANSFORMS[query.choice("to", "upper", *TRANSFORMS)]()
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
     pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
     answer = duplex(pieces, codec, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    return respond(Begun(answer, within_s=settings.BODY_TIMEOUT_S), Text())
+    return respond(Begun(answer, within_s=settings.BODY_TIMEOUT_S), Text(), durable=query.flag("durable"))

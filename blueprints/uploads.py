@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, KeyReused, Log, StoreError, StoreFull, UnknownOffset, Uploads
+from stores.base import START, Config, KeyReused, Log, StoreError, StoreFull, StreamClosed, UnknownOffset, Uploads
 from streaming import bodies, readers
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailable
@@ -41,9 +41,10 @@ def upload_progress() -> tuple[Response, int, dict[str, str]]:
     progress = Progress(current_app.extensions["log"], _path(id), total)
     try:
         progress.begin()
-    except KeyReused as error:
+    except (KeyReused, StreamClosed) as error:
         raise Conflict("This id has been used for another upload.", parameter="id") from error
-    filename, received = _store(body, name, progress)
+    with current_app.extensions["lease"].holding(_path(id)):
+        filename, received = _store(body, name, progress)
     told = {"received": received, "id": id, "filename": filename, "url": f"/api/download/uploads/{quote(filename)}"}
     try:
         progress.complete(told)
@@ -112,7 +113,8 @@ def _plain(name: str) -> str:
 def _publish(told: dict[str, object]) -> None:
     settings = current_app.extensions["settings"]
     store: Log = current_app.extensions["log"]
-    store.append("notifications/default", [json_event(told, "notification")], keep=settings.NOTIFICATIONS_KEEP)
+    kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
+    store.append("notifications/default", [json_event(told, "notification")], create=kept)
 
 
 @blueprint.get("/api/upload-progress/<id>")
@@ -130,7 +132,7 @@ def upload_progress_events(id: str) -> Response:
         state = store.read(_path(id), cursor, limit=0)
     if state.closed and cursor == state.tail:
         return Response(status=204)
-    return respond(readers.follow(store, _path(id), cursor), SSE(cursor))
+    return respond(readers.Follow(store, _path(id), cursor), SSE(cursor))
 
 
 def _path(id: str) -> str:

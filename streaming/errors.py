@@ -2,9 +2,11 @@
 
     Problem                      before the first byte: a status and application/problem+json (RFC 9457)
     ├── BadRequest          400  a parameter or a body that cannot be; names the parameter
+    ├── Forbidden           403
     ├── NotFound            404
     ├── BodyStalled         408  the body stopped arriving
     ├── Conflict            409
+    ├── Gone                410  it was here, and will not be again
     ├── TooLarge            413
     ├── UnsupportedType     415
     ├── Unprocessable       422
@@ -22,6 +24,7 @@ What each wire says of a failure after the first byte: SSE an event ``stream-err
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 
@@ -30,11 +33,19 @@ class Problem(Exception):
 
     status = 500
 
-    def __init__(self, detail: str, *, parameter: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        parameter: str = "",
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.parameter = parameter
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
 
     @property
     def title(self) -> str:
@@ -43,6 +54,10 @@ class Problem(Exception):
 
 class BadRequest(Problem):
     status = 400
+
+
+class Forbidden(Problem):
+    status = 403
 
 
 class NotFound(Problem):
@@ -55,6 +70,10 @@ class BodyStalled(Problem):
 
 class Conflict(Problem):
     status = 409
+
+
+class Gone(Problem):
+    status = 410
 
 
 class TooLarge(Problem):
@@ -95,3 +114,10 @@ class DiskFull(Problem):
 
 class StreamFailed(Exception):
     """A stream that cannot go on; its text is one sentence that the client may see."""
+
+
+def public(error: Exception) -> str:
+    """Return what a client may know of a failure: our own sentences, and nothing of anybody else's."""
+    if isinstance(error, Problem):
+        return error.detail
+    return str(error) if isinstance(error, StreamFailed) else "Stream failed"

@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from stores.base import Log
+from stores.base import Config, Log
 from streaming.events import Event, json_event
 
 log = logging.getLogger("perennial.progress")
 
+JSON = Config("application/json")
 STEP_S = 0.1
 _LOG_STEP_S = 1.0
 
@@ -29,7 +30,7 @@ class Progress:
     def begin(self) -> None:
         """Take the path. Raises KeyReused when it has been taken before, by any worker."""
         owner = json_event({"received": 0, "total": self._total_bytes, "upload": secrets.token_hex(4)}, "progress")
-        self._store.append(self._path, [owner], key="begin")
+        self._store.append(self._path, [owner], create=JSON, key="begin")
 
     def moved(self, received: int) -> None:
         """Tell how many bytes have come; at most ten times a second."""

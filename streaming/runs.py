@@ -1,78 +1,145 @@
-"""Sources that work apart from the response that reads them.
+"""Runs: a source framed into a stream of the log by a producer that does not depend on the client.
 
 Rules:
-- What blocks in a library (a model's client, a thread) runs in a greenlet of its own; its reader gets None at every
-  tick, so heartbeats leave and a gone client is noticed while nothing comes.
-- The queue between the two is bounded: a slow reader holds up its own producer, and no memory grows.
+- The stream is the truth; the response to the request that began it is a reader like any other.
+- A run is held under its worker's lease: nobody waits for ever for one whose worker was killed.
+- How many may run at once, how much one may write, and for how long it is kept, are settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import gevent
-from gevent.queue import Empty, Queue
+import msgspec
 
-from streaming.events import TICK_S, Event
+from stores.base import Config, Log, StoreError
+from streaming.errors import Problem, StreamFailed, Unavailable, public
+from streaming.events import Event, Source, json_event
+from streaming.framings import Framing
+from streaming.leases import RUN_FAILED, RUNS, Lease, end_interrupted
+from streaming.wire import Pace
 
-_END: Final = object()
+log = logging.getLogger("perennial.runs")
+
+BLOCK_BYTES = 64 * 1024
+# Live items are appended together for so long; a reader in this worker sees them no later than that.
+JOIN_S = 0.02
+
+_running: set[Any] = set()
 
 
-class Feed:
-    """A blocking iterator at work in a greenlet of its own, read as a source.
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """``most``: at once in this worker; ``bytes``: of one; ``keep_s``: after its last read or write."""
 
-    ``make`` is called in that greenlet. Reading raises what the iterator raised. ``close`` throws GreenletExit into
-    it where it waits and returns when its ``finally`` blocks have run, at most a second later.
+    most: int
+    bytes: int
+    keep_s: float
+
+
+class Run:
+    """A source framed into a stream of the log, whether or not anybody reads it.
+
+    Its bytes are those that a client would have got. A failure that the framing cannot tell, or that a cut would have
+    told, is an event ``run-failed`` at the end; whoever reads the stream is cut there.
     """
 
-    def __init__(self, make: Callable[[], Iterator[Event]], ahead: int = 64) -> None:
-        self._queue: Queue[object] = Queue(ahead)
-        self._told_nothing = False
-        self._ended = False
-        self._producer = gevent.spawn(self._produce, make)
+    def __init__(self, store: Log, lease: Lease, limits: RunLimits) -> None:
+        self._store = store
+        self._lease = lease
+        self._limits = limits
+        self.path = f"{RUNS}{secrets.token_urlsafe(15)}"
 
-    def __iter__(self) -> Feed:
-        return self
+    def start(self, source: Source, framing: Framing, cut_after_error: bool = False) -> None:
+        """Make the stream and begin. Raises Unavailable when as many run as may, StoreError."""
+        if len(_running) >= self._limits.most:
+            raise Unavailable("As many durable streams are running as may; try again later.", retry_after_s=5)
+        config = Config(framing.content_type, ttl_s=int(self._limits.keep_s))
+        self._store.create(self.path, config)
+        greenlet = gevent.spawn(self._run, source, framing, cut_after_error)
+        _running.add(greenlet)
+        greenlet.rawlink(_running.discard)
 
-    def __next__(self) -> Event | None:
-        if self._ended:
-            raise StopIteration
-        item = self._take()
-        if isinstance(item, Event):
-            self._told_nothing = False
-            return item
-        if item is None:
-            return None
-        self._ended = True
-        if isinstance(item, Exception):
-            raise item
-        raise StopIteration
-
-    def close(self) -> None:
-        self._ended = True
-        self._producer.kill(timeout=1)
-
-    def _take(self) -> object:
+    def _run(self, source: Source, framing: Framing, cut_after_error: bool) -> None:
         try:
-            # None comes before the wait, so that what was read until now is written.
-            return self._queue.get(timeout=TICK_S) if self._told_nothing else self._queue.get_nowait()
-        except Empty:
-            self._told_nothing = True
-            return None
+            with self._lease.holding(self.path):
+                self._write(self._framed(source, framing, cut_after_error))
+        except StoreError:
+            log.exception("%s: its log failed", self.path)
+        except gevent.GreenletExit:
+            end_interrupted(self._store, self.path)
+            raise
+        finally:
+            if (close := getattr(source, "close", None)) is not None:
+                close()
 
-    def _produce(self, make: Callable[[], Iterator[Event]]) -> None:
+    def _framed(self, source: Source, framing: Framing, cut_after_error: bool) -> Iterator[Event | None]:
+        """Yield the framed bytes as they come, None where the source has nothing for now, and ``run-failed``."""
+        size = 0
+        yield Event(framing.open())
         try:
-            iterator = make()
-            try:
-                for event in iterator:
-                    self._queue.put(event)
-            finally:
-                if (close := getattr(iterator, "close", None)) is not None:
-                    close()
-        except gevent.Timeout as error:  # no Exception, and untold the reader would wait for ever
-            self._queue.put(TimeoutError(str(error)))
-        except Exception as error:  # told to the reader, which logs it
-            self._queue.put(error)
-        else:
-            self._queue.put(_END)
+            for item in source:
+                data = framing.encode(item) if item is not None else b""
+                size += len(data)
+                if size > self._limits.bytes:
+                    raise StreamFailed(f"A durable stream may have {self._limits.bytes} bytes, and this one has more.")
+                yield Event(data) if data else None
+            yield Event(framing.close())
+        except Exception as error:
+            log.warning("%s: failed: %s", self.path, error, exc_info=not isinstance(error, StreamFailed | Problem))
+            sentence = public(error)
+            if framing.error is not None:
+                yield Event(framing.error(sentence))
+            if framing.error is None or cut_after_error:
+                yield json_event({"error": sentence}, RUN_FAILED)
+
+    def _write(self, framed: Iterator[Event | None]) -> None:
+        """Append what has come when the source waits, when it is much, and at the latest ``JOIN_S`` after it came."""
+        pace, ready, since = Pace(), bytearray(), time.monotonic()
+        for event in framed:
+            if event is not None and event.type == RUN_FAILED:
+                self._store.append(self.path, [*_pieces(ready), event], close=True)
+                return
+            if event is not None:
+                ready += event.data
+            if ready and (event is None or len(ready) >= BLOCK_BYTES or time.monotonic() - since >= JOIN_S):
+                self._store.append(self.path, _pieces(ready))
+                ready, since = bytearray(), time.monotonic()
+            pace.rest()
+        self._store.append(self.path, _pieces(ready), close=True)
+
+
+def _pieces(data: bytearray) -> list[Event]:
+    return [Event(bytes(data))] if data else []
+
+
+class Raw:
+    """The framing of what is framed already, by ``framing``."""
+
+    error = None
+    drain = None
+
+    def __init__(self, framing: Framing) -> None:
+        self.content_type = framing.content_type
+        self.headers: Mapping[str, str] = framing.headers
+        self._framing = framing
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, event: Event) -> bytes:
+        if event.type == RUN_FAILED:
+            raise StreamFailed(msgspec.json.decode(event.data)["error"])
+        return event.data
+
+    def idle(self) -> bytes:
+        return self._framing.idle()  # a heartbeat is no part of the stream
+
+    def close(self) -> bytes:
+        return b""

@@ -23,6 +23,7 @@ import pytest
 from streaming.errors import StreamFailed
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Framing, Text
+from streaming.leases import LEASE_S, RENEW_S
 from streaming.response import pump
 from tests.harness import EventStream, LiveServer, RawClient, eventually, parse_events
 
@@ -449,7 +450,6 @@ def test_a_killed_worker_is_a_cut(live_server: Callable[..., LiveServer]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="nobody ends the progress of an upload whose worker was killed: its watchers wait for ever")
 def test_a_killed_upload_is_told(live_server: Callable[..., LiveServer]) -> None:
     """Who watches an upload hears of its end also when the worker that took it was killed."""
     server = live_server(BODY_TIMEOUT_S=1)
@@ -459,7 +459,7 @@ def test_a_killed_upload_is_told(live_server: Callable[..., LiveServer]) -> None
         (old,) = server.pids()
         server.signal(signal.SIGKILL, old)
         eventually(lambda: server.pids() not in ([], [old]), 20.0, "a new worker")
-    with RawClient(server.port, timeout_s=4.0) as client:
+    with RawClient(server.port, timeout_s=LEASE_S + 5 * RENEW_S + 10) as client:
         client.request("GET", "/api/upload-progress/k").read_body_until(b"event: failed")
 
 

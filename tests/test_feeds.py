@@ -9,16 +9,16 @@ import gevent
 import gevent.event
 import pytest
 
-from streaming import runs
+from streaming import feeds
 from streaming.events import Event
-from streaming.runs import Feed
+from streaming.feeds import Feed
 
 ITEMS = [Event(b"%d" % n) for n in range(10)]
 
 
 @pytest.fixture(autouse=True)
 def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "TICK_S", 0.02)
+    monkeypatch.setattr(feeds, "TICK_S", 0.02)
 
 
 def real(feed: Feed) -> list[Event]:
