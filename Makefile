@@ -12,10 +12,10 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow check format bench clean
+.PHONY: help run test test-slow conformance check format bench clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-11s %s\n' "$$name" "$$text"; done
 
 run: $(RUN) ## the server, on http://127.0.0.1:8000 (PORT=, HOST=, WEB_CONCURRENCY=)
 	@exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
@@ -25,6 +25,9 @@ test: $(DEV) ## the tests (ARGS="-k sse -x" goes to pytest)
 
 test-slow: $(DEV) ## the tests that take minutes: load, memory, endurance
 	@$(BIN)/python -m pytest -m slow_suite $(ARGS)
+
+conformance: $(DEV) ## the Durable Streams protocol's own tests, with Node 20 (ARGS="sqlite-2 redis-1" chooses servers)
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 check: $(DEV) ## format, lint, types and the import rules
 	@$(BIN)/ruff format --check .
