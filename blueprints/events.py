@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.parse
 from datetime import UTC, datetime
 from typing import Any
@@ -10,22 +11,23 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, Batch, KeyReused, Log, UnknownOffset
-from streaming import bodies, readers
+from stores.base import Config, KeyReused, Log, StreamClosed
+from streaming import bodies, positions, reconnects, topics
 from streaming.cursors import Parameters, last_event_id
-from streaming.errors import BadRequest, Unprocessable
+from streaming.errors import BadRequest, Conflict, Unprocessable
+from streaming.event_lines import Poll, line
 from streaming.events import Event, Source, json_event, pause
-from streaming.framings import SSE
+from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
 
 blueprint = Blueprint("events", __name__)
 
 NOTIFICATION_BYTES = 64 * 1024
 TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
-# The id of ``complete`` is the tail, or _EMPTY in a topic without notifications, and this: who reconnects with it has
-# everything up to there.
-_COMPLETE = ".complete"
-_EMPTY = "start"
+TOPICS = 16
+OWN_TYPES = ("connected", "complete", "stream-reset", "stream-error")
+BROWSER_TYPES = ("open", "error", "message")
+_CURSOR = ("(?s).{1,2048}", "an id of these topics")
 
 
 @blueprint.get("/api/sse")
@@ -54,63 +56,80 @@ def ticks(count: int, interval_s: float, after: int, asked: str = "") -> Source:
 
 @blueprint.get("/api/events")
 def events() -> Response:
-    query = Parameters("topic", "follow", "after")
-    topic = query.text("topic", "default", *TOPIC)
-    follow = query.flag("follow")
-    cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this topic")
-    if cursor.endswith(_COMPLETE):
-        if not follow:
-            return Response(status=204)
-        cursor = START if cursor == _EMPTY + _COMPLETE else cursor.removesuffix(_COMPLETE)
+    query = Parameters("follow", "poll", "after", "since", lists=("topic",))
+    follow, poll = query.flag("follow"), query.flag("poll")
+    if follow and poll:
+        raise BadRequest("follow and poll are two ways to wait: one of them.", parameter="poll")
     log: Log = current_app.extensions["log"]
-    asked = ""
+    start = _start(query, log)
+    if start.ended(log) if follow or poll else start.complete:
+        return Response(status=204)
+    framing = _framing(start, poll)
+    reader = topics.Reader(log, start, topics.frame if isinstance(framing, SSE) else line)
+    wait_s = current_app.extensions["settings"].LONG_POLL_S
+    source = reader.poll(wait_s) if poll else reader.follow() if follow else reader.stored()
+    return respond(source, framing, headers={"Vary": "Accept"})
+
+
+def _start(query: Parameters, log: Log) -> topics.Start:
+    """Return where to begin: a Last-Event-ID wins; ``after`` is a cursor, ``since`` a cursor, a date or a duration."""
+    names = query.texts("topic", "default", *TOPIC, most=TOPICS)
+    cursor, since = last_event_id() or query.text("after", "", *_CURSOR), query.text("since", "", *_CURSOR)
+    if query.has("after") and query.has("since"):
+        raise BadRequest("after and since both say where to begin: one of them.", parameter="since")
     try:
-        state = log.read(_path(topic), cursor, limit=0)
-    except UnknownOffset as error:
-        if not last_event_id():
-            raise BadRequest(f"after must be an id of this topic: {error}", parameter="after") from error
-        # An EventSource must not die of it (a 400 ends it for good), nor be told everything once more.
-        asked = cursor
-        state = log.read(_path(topic), START, limit=0)
-        cursor = state.tail
-    source = live(log, topic, cursor, asked) if follow else stored(log, topic, cursor, state, asked)
-    return respond(source, SSE(cursor))
+        time_s = positions.moment(since, time.time()) if since and not cursor else None
+    except ValueError as error:
+        raise BadRequest(f"since must be an id, a time or a duration: {error}.", parameter="since") from error
+    if time_s is not None:
+        return topics.begin_since(log, names, time_s)
+    cursor = cursor or since
+    if not reconnects.from_event_source() and (unknown := positions.read(cursor, names).unknown):
+        parameter = "after" if query.has("after") else "since"
+        raise BadRequest(
+            f"{parameter} must be an id of these topics, and {unknown[0][:40]!r} is none.", parameter=parameter
+        )
+    return topics.begin_at(log, names, cursor)
 
 
-def live(log: Log, topic: str, cursor: str, asked: str) -> Source:
-    """Yield ``connected`` and every notification after ``cursor``, for ever."""
-    yield from _greeting(cursor, asked)
-    yield from readers.follow(log, _path(topic), cursor)
-
-
-def stored(log: Log, topic: str, cursor: str, state: Batch, asked: str) -> Source:
-    """Yield ``connected``, every notification after ``cursor`` that ``state`` has, and ``complete`` with its total."""
-    yield from _greeting(cursor, asked)
-    yield from readers.replay(log, _path(topic), cursor, state.tail)
-    yield json_event({"total": state.total}, "complete", (state.tail or "start") + _COMPLETE)
-
-
-def _greeting(cursor: str, asked: str) -> Source:
-    yield json_event({"status": "ok"}, "connected")
-    if asked:
-        yield json_event({"asked": asked, "from": cursor, "missed": None}, "stream-reset")
+def _framing(start: topics.Start, poll: bool) -> Framing:
+    if poll:
+        return Poll(start.cursor)
+    if request.accept_mimetypes.best_match(["text/event-stream", NDJSON.content_type]) == NDJSON.content_type:
+        return NDJSON()
+    # The frame that opens the stream must not move a cursor whose reader has not been told yet what became of it.
+    return SSE("" if start.resets else start.cursor)
 
 
 @blueprint.post("/api/notifications")
 def notifications() -> tuple[Response, int, dict[str, str]]:
-    query = Parameters("topic")
+    query = Parameters("topic", "type")
     topic = query.text("topic", "default", *TOPIC)
+    type = _type(query)
     key = request.headers.get("Idempotency-Key", "")
     if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     settings = current_app.extensions["settings"]
     body = bodies.read_all(request.environ, NOTIFICATION_BYTES, settings.BODY_TIMEOUT_S)
-    event = Event(msgspec.json.encode(_notification(body)), "notification")
+    event = Event(msgspec.json.encode(_notification(body)), type)
+    kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
     try:
-        offset = current_app.extensions["log"].append(_path(topic), [event], key=key, keep=settings.NOTIFICATIONS_KEEP)
+        appended = current_app.extensions["log"].append(topics.path(topic), [event], create=kept, key=key)
     except KeyReused as error:
         raise Unprocessable(str(error)) from error
-    return jsonify(id=offset, topic=topic), 201, {"Location": f"/api/events?topic={topic}"}
+    except StreamClosed as error:
+        raise Conflict("This topic is closed.", parameter="topic") from error
+    return jsonify(id=appended.offset, topic=topic), 201, {"Location": f"/api/events?topic={topic}"}
+
+
+def _type(query: Parameters) -> str:
+    """Return the event's type. The stream's own would deceive its readers, and a browser gives some other meanings."""
+    type = query.text("type", "notification", *TOPIC)
+    if type in OWN_TYPES:
+        raise BadRequest(f"type {type} is the stream's own: it says something of the connection.", parameter="type")
+    if type in BROWSER_TYPES:
+        raise BadRequest(f"type {type} is the browser's own: an EventSource fires it for itself.", parameter="type")
+    return type
 
 
 def _notification(body: bytes) -> dict[str, Any]:
@@ -135,7 +154,3 @@ def _notification(body: bytes) -> dict[str, Any]:
         else {}
     )
     return {"message": form["message"][0] if "message" in form else text}
-
-
-def _path(topic: str) -> str:
-    return f"notifications/{topic}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from flask import request
 
@@ -16,12 +17,14 @@ from streaming.errors import BadRequest
 
 
 class Parameters:
-    """The query of the current request, of which only ``names`` are known."""
+    """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, lists: Sequence[str] = ()) -> None:
         for name in request.args:
+            if name in lists:
+                continue
             if name not in names:
-                known = ", ".join(names) or "none"
+                known = ", ".join((*lists, *names)) or "none"
                 raise BadRequest(f"{_shown(name)} is not a parameter of this route; it knows {known}.", parameter=name)
             if len(request.args.getlist(name)) > 1:
                 raise BadRequest(f"{name} was given more than once.", parameter=name)
@@ -63,6 +66,16 @@ class Parameters:
         if name in request.args and not re.fullmatch(pattern, text):
             raise BadRequest(f"{name} must be {rule}, and {_shown(text)} is not.", parameter=name)
         return text
+
+    def texts(self, name: str, default: str, pattern: str, rule: str, most: int) -> list[str]:
+        """Return the values in order, each once: ``name=a&name=b`` or ``name=a,b``, each as ``text`` has it."""
+        given = [text for value in request.args.getlist(name) for text in value.split(",")] or [default]
+        for text in given:
+            if not re.fullmatch(pattern, text):
+                raise BadRequest(f"{name} must be {rule}, and {_shown(text)} is not.", parameter=name)
+        if len(values := sorted(set(given))) > most:
+            raise BadRequest(f"{name} may name at most {most}, and {len(values)} came.", parameter=name)
+        return values
 
     def choice(self, name: str, default: str, *choices: str) -> str:
         text = request.args.get(name, default)
