@@ -12,16 +12,17 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
-from blueprints import chat, downloads, events, pages, records, status, text, uploads
+from blueprints import chat, downloads, events, pages, records, status, streams, text, uploads
 from settings import Settings
 from stores import seed, sqlite_log
-from stores.base import Log, StoreError, Tables
+from stores.base import Log, StoreError, StoreFull, Tables
 from stores.memory import MemoryLog
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import bodies, wire
-from streaming.errors import Problem, Unavailable
+from streaming import bodies, reconnects, wire
+from streaming.errors import DiskFull, Problem, Unavailable
+from streaming.leases import RENEW_S, Lease
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -35,10 +36,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
+    app.extensions["lease"] = Lease(log)
     app.extensions["tables"] = tables = _open_tables(settings)
     app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, events, chat, downloads, uploads, pages, status):
+    for blueprint in (text, records, events, chat, downloads, uploads, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
@@ -56,7 +58,11 @@ def prepare(settings: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not settings.DATABASE_URL:
         seed.make_sample_database(_path(settings.database_url))
-    if settings.streams_url != "memory:":
+    if _is_redis(settings.streams_url):
+        from stores import redis_log
+
+        redis_log.prepare(settings.streams_url)
+    elif settings.streams_url != "memory:":
         sqlite_log.prepare(_path(settings.streams_url))
 
 
@@ -71,13 +77,24 @@ def keep_house(app: Flask) -> None:
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
-            gevent.sleep(300)
+            gevent.sleep(60)
+
+    def renew() -> None:
+        while True:
+            try:
+                app.extensions["lease"].renew()
+            except StoreError:
+                logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
+            gevent.sleep(RENEW_S)
 
     gevent.spawn(keep)
+    gevent.spawn(renew)
 
 
 def problem_response(problem: Problem) -> Response:
-    """An error before the first byte, as application/problem+json (RFC 9457)."""
+    """An error before the first byte, as application/problem+json (RFC 9457); to a returning EventSource as events."""
+    if told := reconnects.answer(problem):
+        return told
     body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
     if problem.parameter:
         body["parameter"] = problem.parameter
@@ -85,6 +102,7 @@ def problem_response(problem: Problem) -> Response:
     response.status_code = problem.status
     response.content_type = "application/problem+json"
     response.headers["Cache-Control"] = "no-store"
+    response.headers.update(problem.headers)
     if problem.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(problem.retry_after_s))
     return response
@@ -103,11 +121,24 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _store_error(error: StoreError) -> Response:
-    return problem_response(Unavailable(str(error), retry_after_s=1))
+    full = isinstance(error, StoreFull)
+    return problem_response(DiskFull(str(error)) if full else Unavailable(str(error), retry_after_s=1))
 
 
 def _open_log(settings: Settings) -> Log:
-    return MemoryLog() if settings.streams_url == "memory:" else SQLiteLog(_path(settings.streams_url))
+    if _is_redis(settings.streams_url):
+        from stores.redis_log import RedisLog  # here, as in prepare: its driver costs 6 MB, and most have no Redis
+
+        return RedisLog(settings.streams_url)
+    return (
+        MemoryLog()
+        if settings.streams_url == "memory:"
+        else SQLiteLog(_path(settings.streams_url), settings.STREAMS_SYNC)
+    )
+
+
+def _is_redis(url: str) -> bool:
+    return url.startswith(("redis:", "rediss:", "unix:"))
 
 
 def _open_tables(settings: Settings) -> Tables:

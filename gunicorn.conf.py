@@ -67,7 +67,7 @@ def post_worker_init(worker: Any) -> None:
             _tune(listener)
     import app
 
-    app.keep_house(worker.wsgi)
+    app.keep_house(worker.app.wsgi())
     # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
     gc.collect()
     gc.freeze()

@@ -25,8 +25,15 @@ class Settings:
     FILES_DIR: Path = _setting(ROOT / "files", "what /api/download serves; videos/ and uploads/ lie below it")
     INSTANCE_DIR: Path = _setting(ROOT / "instance", "where the embedded databases live")
     STREAMS_URL: str = _setting(
-        "", "the log: sqlite:///<path>, memory: (one worker, lost at its end); empty: INSTANCE_DIR/streams.db"
+        "",
+        "the log: sqlite:///<path>, redis://<host>:<port>/<db>, memory: (one worker, lost at its end); empty: INSTANCE_DIR/streams.db",
     )
+    STREAMS_SYNC: str = _setting(
+        "normal", "normal: what was acknowledged survives a crash of the server; full: of the machine"
+    )
+    MAX_APPEND_BYTES: int = _setting(8 * 2**20, "the largest append to a stream")
+    MAX_STREAM_PATHS: int = _setting(100_000, "streams that clients may have made; beyond them 429")
+    LONG_POLL_S: float = _setting(20.0, "seconds a long-poll waits for something new")
     DATABASE_URL: str = _setting(
         "", "the tables to export: sqlite:///<path>; empty: INSTANCE_DIR/app.db, made at first start"
     )
@@ -42,6 +49,9 @@ class Settings:
         256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
     )
     MAX_STREAMS: int = _setting(9000, "open streams of one worker; beyond them new ones get 503 with Retry-After")
+    MAX_RUNS: int = _setting(100, "durable streams (?durable=1) that run at once in one worker; beyond them 503")
+    RUN_BYTES: int = _setting(2**30, "the most that one durable stream may hold")
+    RUN_KEEP_S: float = _setting(3600.0, "seconds for which a durable stream is kept after it was last read or written")
     NOTIFICATIONS_KEEP: int = _setting(
         10_000, "stored notifications per topic; the oldest beyond them are dropped, and readers are told"
     )

@@ -12,7 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PURE = {
     f"streaming.{name}"
-    for name in ("events", "framings", "parsing", "ranges", "tus", "errors", "chat_framings", "transforms")
+    for name in (
+        "events",
+        "framings",
+        "parsing",
+        "ranges",
+        "tus",
+        "errors",
+        "chat_framings",
+        "transforms",
+        "event_lines",
+        "positions",
+    )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
 MODULES = {"app", "wsgi", "worker", "settings"}

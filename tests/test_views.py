@@ -86,7 +86,7 @@ BOUNDS: dict[str, dict[str, list[str]]] = {
     "GET /api/events": {
         "topic": [*ID_CHARACTERS, "a+b"],
         "follow": ["2", "", "true", "on"],
-        "after": ["x", "0", "x" * 129, "000000000001-xxxxxx"],
+        "after": ["x", "0", "x" * 129],
     },
     "GET /api/stream-json": {
         "table": ["", "x" * 129],
@@ -138,7 +138,11 @@ def test_a_value_out_of_bounds_names_its_parameter(client: FlaskClient, route: s
     assert problem(ask(client, route, f"{name}={quote(text)}"), 400)["parameter"] == name
 
 
-@pytest.mark.parametrize(("route", "name"), [(route, name) for route, of in BOUNDS.items() for name in of])
+# A topic may be given several times: they are read together.
+ONCE = [(route, name) for route, of in BOUNDS.items() for name in of if (route, name) != ("GET /api/events", "topic")]
+
+
+@pytest.mark.parametrize(("route", "name"), ONCE)
 def test_a_parameter_given_twice_is_refused(client: FlaskClient, route: str, name: str) -> None:
     """Which of the two would count? Proxies and frameworks do not agree."""
     assert problem(ask(client, route, f"{name}=1&{name}=1"), 400)["parameter"] == name
@@ -166,7 +170,8 @@ QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-s
 
 
 def get_routes(app: Flask) -> list[str]:
-    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
+    # Streams of clients have tests of their own: tests/test_streams.py.
+    rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(("static", "streams."))]
     bind = app.url_map.bind("localhost")
     return [
         bind.build(rule.endpoint, {name: SAMPLES[name] for name in rule.arguments}, method="GET")
