@@ -27,6 +27,7 @@ from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from streaming import runs
 from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
@@ -90,12 +91,13 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return server
 
     def _finish(self, servers: list[StreamServer]) -> None:
-        """Wait until every connection has ended, at most the grace time; then kill what is left."""
+        """Wait until every connection and run has ended, at most the grace time; then kill what is left."""
         began = time.monotonic()
-        while any(len(server.pool) for server in servers):
+        while runs.running() or any(len(server.pool) for server in servers):
             waited = time.monotonic() - began
             if waited > self.cfg.graceful_timeout:
                 self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+                runs.interrupt(timeout_s=1)
                 for server in servers:
                     server.stop(timeout=1)
                 return

@@ -3,6 +3,7 @@
 Rules:
 - The stream is the truth; the response to the request that began it is a reader like any other.
 - A run is held under its worker's lease: nobody waits for ever for one whose worker was killed.
+- A worker that drains waits for its runs as for its connections, also for those that nobody reads now.
 - How many may run at once, how much one may write, and for how long it is kept, are settings.
 """
 
@@ -12,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,20 +63,24 @@ class Run:
         if len(_running) >= self._limits.most:
             raise Unavailable("As many durable streams are running as may; try again later.", retry_after_s=5)
         config = Config(framing.content_type, ttl_s=int(self._limits.keep_s))
-        self._store.create(self.path, config)
-        greenlet = gevent.spawn(self._run, source, framing, cut_after_error)
+        with ExitStack() as stack:
+            stack.enter_context(self._lease.holding(self.path))  # first: without it the stream could be open for ever
+            self._store.create(self.path, config)
+            held = stack.pop_all()
+        greenlet = gevent.spawn(self._run, held, source, framing, cut_after_error)
         _running.add(greenlet)
         greenlet.rawlink(_running.discard)
 
-    def _run(self, source: Source, framing: Framing, cut_after_error: bool) -> None:
+    def _run(self, held: ExitStack, source: Source, framing: Framing, cut_after_error: bool) -> None:
         try:
-            with self._lease.holding(self.path):
-                self._write(self._framed(source, framing, cut_after_error))
+            with held:
+                try:
+                    self._write(self._framed(source, framing, cut_after_error))
+                except gevent.GreenletExit:
+                    end_interrupted(self._store, self.path)
+                    raise
         except StoreError:
             log.exception("%s: its log failed", self.path)
-        except gevent.GreenletExit:
-            end_interrupted(self._store, self.path)
-            raise
         finally:
             if (close := getattr(source, "close", None)) is not None:
                 close()
@@ -117,6 +123,16 @@ class Run:
 
 def _pieces(data: bytearray) -> list[Event]:
     return [Event(bytes(data))] if data else []
+
+
+def running() -> int:
+    """How many runs this worker has."""
+    return len(_running)
+
+
+def interrupt(timeout_s: float) -> None:
+    """End those that still run, each with its mark: the worker has no more time for them."""
+    gevent.killall(list(_running), timeout=timeout_s)
 
 
 class Raw:

@@ -167,7 +167,6 @@ class Reader:
     def stop(self) -> None:
         """Give up, if it has not come to its end."""
         self._stopped = True
-        self._thread.join(40.0)
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)

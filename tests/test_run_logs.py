@@ -142,3 +142,34 @@ def test_a_run_whose_worker_was_killed_is_told(live_server: Callable[..., LiveSe
 
     eventually(failed, deadline_s, "the run is ended as failed")
     assert_failed(server, answer, "interrupted")
+
+
+def test_a_run_without_a_reader_outlives_a_reload(live_server: Callable[..., LiveServer]) -> None:
+    """The worker that drains waits for it, and the new one has all of it at the same URL."""
+    server = live_server()
+    location = left_alone(server, "/api/stream?chunks=20&interval=0.05&durable=1")
+    (old,) = server.pids()
+    server.signal(signal.SIGHUP)
+    eventually(lambda: server.pids() not in ([], [old]) and old not in server.pids(), 20.0, "a new worker")
+    again, data = read_all(server, location)
+    assert again.getheader("Stream-Closed") == "true"
+    assert data == b"".join(b"Chunk %d\n" % n for n in range(20))
+
+
+def left_alone(server: LiveServer, path: str) -> str:
+    """Where the run is that a client began and left."""
+    with RawClient(server.port) as client:
+        return client.request("GET", path).read_body_until(b"Chunk 0\n").header("Location")
+
+
+def test_a_run_longer_than_the_grace_time_is_told(live_server: Callable[..., LiveServer]) -> None:
+    """It is marked by its own worker, at once: nobody has to wait for the lease."""
+    server = live_server(GRACEFUL_TIMEOUT=1)
+    location = left_alone(server, "/api/stream?chunks=1000&interval=0.1&durable=1")
+    (old,) = server.pids()
+    server.signal(signal.SIGHUP)
+    eventually(lambda: server.pids() not in ([], [old]) and old not in server.pids(), 20.0, "a new worker")
+    response, _ = ask(server, "GET", location)
+    response, data = ask(server, "GET", f"{location}?offset={response.getheader('Stream-Next-Offset')}")
+    assert response.status == 410
+    assert b"interrupted" in data

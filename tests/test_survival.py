@@ -57,7 +57,7 @@ def streams_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]
 
 
 class Chaos(threading.Thread):
-    """Kills a worker, or reloads the server, every second or two until it is told to stop."""
+    """Kills a worker, or reloads the server, about every second until it is told to stop."""
 
     def __init__(self, server: LiveServer, rng: random.Random) -> None:
         super().__init__(daemon=True)
@@ -68,9 +68,9 @@ class Chaos(threading.Thread):
 
     def run(self) -> None:
         for turn in itertools.count(1):
-            if self._stopped.wait(self._rng.uniform(0.6, 1.6)):
+            if self._stopped.wait(self._rng.uniform(0.5, 1.2)):
                 return
-            if turn % 3 == 0:
+            if turn % 3 == 2:
                 self._server.signal(signal.SIGHUP)
                 self.reloads += 1
             elif pids := self._server.pids():
@@ -163,6 +163,8 @@ def storm(server: LiveServer, appended: int, published: int, seed: int) -> str:
             producer.join(100.0)
         chaos.stop()
         assert not failures, failures
+        assert chaos.kills, "nobody was killed"
+        assert chaos.reloads, "nothing was reloaded"
         assert not any(producer.is_alive() for producer in producers), "a producer hangs"
         first.append(STREAM, [{"end": True}], close=True)
         for topic in TOPICS:
@@ -172,9 +174,9 @@ def storm(server: LiveServer, appended: int, published: int, seed: int) -> str:
             reader.join(max(deadline - time.monotonic(), 0))
     finally:
         for reader in readers:
-            reader._stopped = True
-        for reader in readers:
             reader.stop()
+        for reader in readers:
+            reader.join(40.0)
     check(server.port, groups, appended // 2, published // 2)
     connections = sum(reader.connections for reader in readers)
     return f"{chaos.kills} kills, {chaos.reloads} reloads, {connections} connections, repeats {repeats}"
