@@ -21,7 +21,7 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.errors import BadRequest, BodyStalled, TooLarge
-from streaming.wire import Pace
+from streaming.wire import RESPONSE, Pace
 
 PIECE_BYTES = 256 * 1024
 DISCARD_BYTES = 2**30
@@ -112,7 +112,10 @@ def _from_chunks(reader: Any) -> Iterator[bytes]:
 
 
 def _fail(environ: Mapping[str, Any]) -> None:
-    """Tell gunicorn that the place of the next request on this connection is unknown: it closes."""
+    """Tell gunicorn that the place of the next request on this connection is unknown: it closes, and says so."""
+    if (response := environ.get(RESPONSE)) is not None:
+        # Without "Connection: close" a client sends its next request into the closing connection.
+        response.force_close()
     if hasattr(environ["wsgi.input"], "failed"):
         environ["wsgi.input"].failed = True
 
@@ -124,12 +127,12 @@ def discard_unread(response: Response) -> Response:
     left = getattr(reader, "length", 0)
     unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
     if unread and not response.is_streamed:
+        _fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response
 
 
 def _discard(environ: Mapping[str, Any]) -> None:
-    _fail(environ)
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return

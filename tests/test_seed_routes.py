@@ -1024,3 +1024,13 @@ def test_a_body_that_ends_early_is_a_cut(server: LiveServer) -> None:
         client.read_body_until(b"HALF")
         client.half_close()
         assert client.read_to_end().end == "cut"
+
+
+@pytest.mark.parametrize("path", ["/api/notifications", "/v1/stream/notifications/refused"])
+def test_a_refusal_before_the_body_was_read_says_that_it_closes(server: LiveServer, path: str) -> None:
+    """Or a client would send its next request into a connection that is being closed (RFC 9112, 9.6)."""
+    with RawClient(server.port) as client:
+        client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n" % path.encode(), "POST")
+        answer = client.read_head()
+    assert answer.status in (403, 413)
+    assert answer.header("Connection") == "close"
