@@ -87,8 +87,8 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    gevent.spawn(keep)
-    gevent.spawn(renew)
+    keepers = [gevent.spawn(keep), gevent.spawn(renew)]
+    atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 
 def problem_response(problem: Problem) -> Response:

@@ -39,11 +39,11 @@ def upload_progress() -> tuple[Response, int, dict[str, str]]:
     body = _body()
     total = None if isinstance(body, FormFile) else bodies.length(request.environ)
     progress = Progress(current_app.extensions["log"], _path(id), total)
-    try:
-        progress.begin()
-    except (KeyReused, StreamClosed) as error:
-        raise Conflict("This id has been used for another upload.", parameter="id") from error
     with current_app.extensions["lease"].holding(_path(id)):
+        try:
+            progress.begin()
+        except (KeyReused, StreamClosed) as error:
+            raise Conflict("This id has been used for another upload.", parameter="id") from error
         filename, received = _store(body, name, progress)
     told = {"received": received, "id": id, "filename": filename, "url": f"/api/download/uploads/{quote(filename)}"}
     try:

@@ -162,9 +162,9 @@ class SQLiteLog:
         self._look(lambda: self._db.execute("SELECT count(*) FROM (SELECT 1 FROM streams LIMIT 1)").fetchone())
 
     def dispose(self) -> None:
+        self._commits.dispose()  # first: what it still commits rings the bells
         self._shared.close()
         self._bells.ring_all()
-        self._commits.dispose()
         self._db.close()
 
     def _find(self, path: str) -> Found | None:

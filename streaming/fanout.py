@@ -25,7 +25,7 @@ from gevent.hub import Waiter
 
 from stores.base import Batch, StoreBusy, StreamClosed
 from streaming.framings import Framing, Shareable
-from streaming.readers import BUSY_S, Follow
+from streaming.readers import BUSY_S, READ_BYTES, Follow
 from streaming.wire import Link, Pace
 
 log = logging.getLogger("perennial.fanout")
@@ -43,7 +43,7 @@ class Parked:
         self.until = until
         self.counted = 0
         self.after = ""  # so far goes what was written to it, with ``unwritten``
-        self.unwritten = b""
+        self.unwritten: bytes | memoryview = b""
         self._waiter: Waiter[None] = Waiter()
 
     def wait(self) -> None:
@@ -123,7 +123,7 @@ class Tail:
         after = self._after
         try:
             more = self._log.wait(self._path, after, LOOK_S)
-            batch = self._log.read(self._path, after) if more else None
+            batch = self._log.read(self._path, after, limit_bytes=READ_BYTES) if more else None
         except StoreBusy:
             gevent.sleep(BUSY_S)
             batch = None
@@ -182,7 +182,7 @@ class Tail:
         self.leave(parked)
         parked.counted += sent
         parked.after = self._after
-        parked.unwritten = chunk[sent:]
+        parked.unwritten = memoryview(chunk)[sent:]  # one chunk for all, however many are slow
         parked.wake()
 
 

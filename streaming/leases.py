@@ -3,6 +3,8 @@
 Rules:
 - A lease is a stream of its own with a sliding lifetime; a worker that lives reads it every few seconds.
 - What is held is one small stream a piece below ``held/<worker>/``: there are only as many as are being worked on.
+- It is held before it is begun, or a worker killed in between would leave it open for ever. Two may hold one path: one
+  of them is being refused it, and its death is none of the other's.
 - Every worker looks for those whose worker has no lease any more. A killed worker cannot say that it was interrupted;
   the others say it for it, once, with an event ``failed`` and the end.
 """
@@ -43,17 +45,17 @@ class Lease:
         """Live on, and end what the dead have left. Raises StoreError."""
         self._store.create(_LEASES + self.worker, self._config)
         self._store.read(_LEASES + self.worker, START, limit=1)
-        for path in self._store.paths(_HELD):
-            worker, _, held = path.removeprefix(_HELD).partition("/")
-            if worker != self.worker and not self._lives(worker):
+        living, dead = self._held()
+        for path, held in dead:
+            if held not in living:
                 log.warning("%s was interrupted: its worker has gone", held)
                 end_interrupted(self._store, held)
-                self._store.delete(path)
+            self._store.delete(path)
 
     @contextlib.contextmanager
     def holding(self, path: str) -> Iterator[None]:
         """Be the one who ends the stream ``path``, for as long as this block runs. Raises StoreError."""
-        held = f"{_HELD}{self.worker}/{path}"
+        held = f"{_HELD}{self.worker}/{secrets.token_hex(4)}/{path}"
         self._store.create(_LEASES + self.worker, self._config)
         self._store.create(held, Config("application/json"))
         try:
@@ -62,12 +64,34 @@ class Lease:
             with contextlib.suppress(StoreError):  # then it expires with the lease, and is found ended
                 self._store.delete(held)
 
+    def _held(self) -> tuple[set[str], list[tuple[str, str]]]:
+        """Return what the living hold, and of the dead the marks with what each of them is for."""
+        living, dead = set(), []
+        lives = {self.worker: True}
+        for path in all_paths(self._store, _HELD):
+            worker, _, held = path.removeprefix(_HELD).split("/", 2)
+            if worker not in lives:
+                lives[worker] = self._lives(worker)
+            if lives[worker]:
+                living.add(held)
+            else:
+                dead.append((path, held))
+        return living, dead
+
     def _lives(self, worker: str) -> bool:
         try:
             self._store.state(_LEASES + worker)
         except NoStream:
             return False
         return True
+
+
+def all_paths(store: Log, prefix: str) -> Iterator[str]:
+    """Yield every path that begins with ``prefix``, a page at a time. Raises StoreError."""
+    last = ""
+    while page := store.paths(prefix, last):
+        yield from page
+        last = page[-1]
 
 
 def end_interrupted(store: Log, path: str) -> None:

@@ -15,6 +15,9 @@ from stores.base import Batch, Log, StoreBusy, StoreError
 from streaming.events import TICK_S, Event, Source, json_event, pause
 
 BUSY_S = 1.0
+# At a time. Some readers have nothing of a batch before they have all of it: one whose connections never last for a MiB
+# must get on, too.
+READ_BYTES = 128 * 1024
 
 # What is yielded of a batch that was read after an offset. Two readers may share the work of one whose function it is.
 Shown = Callable[[Batch, str], Sequence[Event]]
@@ -74,7 +77,7 @@ class Follow:
         yield from first
         while True:
             try:
-                batch = self.log.read(self.path, self.after)
+                batch = self.log.read(self.path, self.after, limit_bytes=READ_BYTES)
             except StoreBusy:
                 yield from pause(BUSY_S)
                 continue

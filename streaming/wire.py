@@ -120,7 +120,7 @@ class Link:
         finally:
             self._probe = own
 
-    def complete(self, unwritten: bytes, written: int) -> None:
+    def complete(self, unwritten: bytes | memoryview, written: int) -> None:
         """Write the rest of what others began to write, and count it all. Raises Interrupted for a client gone."""
         try:
             if unwritten and not self.gone:

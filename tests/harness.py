@@ -135,7 +135,7 @@ class LiveServer:
             if re.search("(Address already|Connection) in use", self._log_since_start()):
                 return "taken"
             # Workers are forked once the port is bound: without one, whoever answers is somebody else.
-            return "ready" if self.pids() and self._get_status("/readyz") == 200 else ""
+            return "ready" if self.answers() else ""
 
         try:
             state = eventually(known, timeout_s, "/readyz")
@@ -145,6 +145,10 @@ class LiveServer:
         if state == "ended" and "in use" not in self._log_since_start():
             raise AssertionError(f"the server ended with {self._process and self._process.returncode}:\n{self.tail()}")
         return state == "ready"
+
+    def answers(self) -> bool:
+        """Whether a worker is there and serves."""
+        return bool(self.pids()) and self._get_status("/readyz") == 200
 
     def _get_status(self, path: str) -> int:
         try:
