@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 
 import gevent
-from flask import Flask, Response, jsonify
+from flask import Flask, Request, Response, jsonify
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
@@ -32,6 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each question to the model
     prepare(settings)
     app = Flask(__name__)
+    app.session_interface = NoSession()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
@@ -50,6 +52,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
     return app
+
+
+class NoSession(SessionInterface):
+    """There are none: one empty session for all, where Flask would make one for each request."""
+
+    _empty = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._empty
+
+    def is_null_session(self, obj: object) -> bool:
+        return True
 
 
 def prepare(settings: Settings) -> None:

@@ -62,7 +62,7 @@ def events() -> Response:
         raise BadRequest("follow and poll are two ways to wait: one of them.", parameter="poll")
     log: Log = current_app.extensions["log"]
     start = _start(query, log)
-    if start.ended(log) if follow or poll else start.complete:
+    if start.ended if follow or poll else start.complete:
         return Response(status=204)
     framing = _framing(start, poll)
     reader = topics.Reader(log, start, topics.frame if isinstance(framing, SSE) else line)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import msgspec
 
@@ -36,7 +36,6 @@ class Framing(Protocol):
     def close(self) -> bytes: ...
 
 
-@runtime_checkable
 class Shareable(Framing, Protocol):
     """A framing that writes an event the same for every client: all whose ``share`` is the same write the same bytes.
 
@@ -46,6 +45,11 @@ class Shareable(Framing, Protocol):
     share: str
 
     def passed(self, id: str) -> None: ...
+
+
+def is_shareable(framing: Framing) -> TypeGuard[Shareable]:
+    # By isinstance of a Protocol it took 20 µs, a thirtieth of all that a new connection costs.
+    return hasattr(framing, "share")
 
 
 class Text:

@@ -75,6 +75,7 @@ class Follow:
 
     def _read(self, first: Iterable[Event]) -> Generator[Event | None]:
         yield from first
+        first = ()  # not kept for as long as the reader stays
         while True:
             try:
                 batch = self.log.read(self.path, self.after, limit_bytes=READ_BYTES)

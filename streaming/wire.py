@@ -85,6 +85,11 @@ class Link:
     to be written first; the next wait asks again.
     """
 
+    __slots__ = (
+        "_acked", "_closed", "_drainable", "_environ", "_greenlet", "_half_closed", "_probe", "_progress_at",
+        "_waiting", "chunked", "draining", "gone", "socket",
+    )  # fmt: skip
+
     def __init__(
         self, environ: Mapping[str, Any], probe: Callable[[], bytes | None] | None = None, drainable: bool = False
     ) -> None:

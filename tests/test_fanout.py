@@ -24,13 +24,12 @@ from gevent import socket
 
 from stores.base import START, Batch, Config, StoreBusy
 from stores.memory import MemoryLog
-from streaming import durable_reads, fanout, readers, wire
+from streaming import durable_reads, fanout, readers, response, wire
 from streaming.durable import place
 from streaming.durable_framings import DurableSSE
 from streaming.events import Event, Source
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.readers import Follow
-from streaming.response import pump
 from streaming.wire import Link, links
 from tests.clients import EventStream
 
@@ -128,7 +127,7 @@ def pair(buffer_bytes: int = 0) -> Iterator[tuple[dict[str, Any], socket.socket]
 def serve(environ: dict[str, Any], source: Follow, framing: Framing, heartbeat_s: float) -> None:
     """Write the response as gunicorn does, chunk by chunk; a failure closes the connection."""
     server = environ["gunicorn.socket"]
-    frames = pump(source, framing, environ, heartbeat_s)
+    frames = response.Body(response.pump(source, framing, environ, heartbeat_s), source)
     with contextlib.suppress(OSError), contextlib.closing(frames):
         for frame in filter(None, frames):
             server.sendall(b"%X\r\n%b\r\n" % (len(frame), frame))
@@ -502,7 +501,7 @@ def test_the_bytes_are_those_of_the_generator(framing: Callable[[], Framing]) ->
         body = Body()
         received = body.feed(available(client))
     assert body.ended
-    assert received == b"".join(pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
+    assert received == b"".join(response.pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
 
 
 def test_a_deleted_stream_ends_for_those_who_are_parked() -> None:

@@ -41,7 +41,7 @@ def test_a_worker_stops_at_once_with_streams_and_idle_connections(live_server: C
         server.signal(signal.SIGTERM)
         assert server.wait_exit(5.0) == 0
         # Its master looks ten times a second; what is left is the worker's.
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 2.0
         for client in streams:
             stream = EventStream()
             answer = client.read_to_end(1.0)
