@@ -40,7 +40,7 @@ STREAM = "/v1/stream/survival"
 TOPICS = ("a", "b")
 SLOW_BYTES = 2048
 # For the producers, and then for the readers, to come to their end on a machine that has other work, too.
-PATIENCE_S = 200.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -217,14 +217,14 @@ def difference(reader: Reader, truth: list[Seen]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2 * PATIENCE_S + 100)
+@pytest.mark.timeout(2 * PATIENCE_S)
 def test_every_reader_sees_exactly_the_sequence(streams_url: str, live_server: Callable[..., LiveServer]) -> None:
     """2,500 events through kills and reloads: nothing lost, nothing doubled, all in order, for all of fifty readers."""
     run(streams_url, live_server, 2000, 500)
 
 
 @pytest.mark.slow_suite
-@pytest.mark.timeout(2 * PATIENCE_S + 100)
+@pytest.mark.timeout(2 * PATIENCE_S)
 def test_every_reader_sees_exactly_a_long_sequence(streams_url: str, live_server: Callable[..., LiveServer]) -> None:
     """The same with 20,000 events in the stream and 4,000 more on the topics."""
     run(streams_url, live_server, 20_000, 4000)
