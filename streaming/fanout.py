@@ -158,7 +158,7 @@ class Tail:
     def _step(self) -> None:
         after = self._after
         try:
-            more = self._log.wait(self._path, after, LOOK_S)
+            more = self._log.wait(self._path, after, min(LOOK_S, self._heartbeat_s))
             batch = self._log.read(self._path, after, limit_bytes=READ_BYTES) if more else None
         except StoreBusy:
             gevent.sleep(BUSY_S)
