@@ -206,7 +206,10 @@ def _name(environ: Mapping[str, Any]) -> str:
 def _frames(
     source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray
 ) -> Iterator[bytes | Parked]:
-    yield framing.open()
+    out += framing.open()
+    if not (isinstance(source, Follow) and source.greets):
+        yield bytes(out)
+        out.clear()
     limit = 0  # the first item leaves at once
     wrote_at = time.monotonic()
     pace = wire.Pace()
