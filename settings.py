@@ -48,6 +48,10 @@ class Settings:
     TRANSFORM_SPOOL_BYTES: int = _setting(
         256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
     )
+    TRANSFORM_BYTES: int = _setting(10 * 2**30, "the most that one transform of a body may make")
+    TRANSFORM_RATIO: int = _setting(
+        200, "bytes that a transform may make of each byte of the body, beyond the first 16 MiB: a bomb makes more"
+    )
     MAX_STREAMS: int = _setting(9000, "open streams of one worker; beyond them new ones get 503 with Retry-After")
     MAX_RUNS: int = _setting(100, "durable streams (?durable=1) that run at once in one worker; beyond them 503")
     RUN_BYTES: int = _setting(2**30, "the most that one durable stream may hold")

@@ -17,6 +17,7 @@ from flask import Blueprint, Response, current_app, render_template, request
 from settings import Settings
 from stores.base import Table, Tables
 from streaming.errors import NotFound
+from streaming.pipeline import TRANSFORMS
 
 blueprint = Blueprint("pages", __name__)
 
@@ -161,6 +162,7 @@ CARDS = (
         "POST",
         "text/plain; charset=utf-8",
         "The river never runs dry.\nDer Fluß versiegt nie.\nΟ ποταμός δεν στερεύει ποτέ.\n",
+        links=(("Transform page", "/transform"),),
     ),
 )
 
@@ -213,6 +215,11 @@ def export() -> str:
         raise NotFound("There is no such table.", parameter="table")
     current: Table | None = found.get(name)
     return render_template("export.html", tables=list(found), current=current)
+
+
+@blueprint.get("/transform")
+def transform() -> str:
+    return render_template("transform.html", transforms=list(TRANSFORMS))
 
 
 def _videos() -> Iterator[str]:

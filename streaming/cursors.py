@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from flask import request
 
@@ -76,6 +76,16 @@ class Parameters:
         if len(values := sorted(set(given))) > most:
             raise BadRequest(f"{name} may name at most {most}, and {len(values)} came.", parameter=name)
         return values
+
+    def sequence(self, name: str, default: str, choices: Collection[str], most: int) -> list[str]:
+        """Return the values in the order in which they were given, also twice: ``name=a,b,a``."""
+        given = request.args.get(name, default).split(",")
+        for text in given:
+            if text not in choices:
+                raise BadRequest(f"{name} must be of {', '.join(choices)}, and {_shown(text)} is not.", parameter=name)
+        if len(given) > most:
+            raise BadRequest(f"{name} may name at most {most}, and {len(given)} came.", parameter=name)
+        return given
 
     def choice(self, name: str, default: str, *choices: str) -> str:
         text = request.args.get(name, default)

@@ -73,6 +73,29 @@ class Text:
         return b""
 
 
+class Ready:
+    """A body of any content type in blocks that need nothing between them; only NDJSON can tell of a failure."""
+
+    headers: Mapping[str, str] = {}
+    drain = None
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type
+        self.error = NDJSON().error if content_type == NDJSON.content_type else None
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, event: Event) -> bytes:
+        return event.data
+
+    def idle(self) -> bytes:
+        return b""
+
+    def close(self) -> bytes:
+        return b""
+
+
 class NDJSON:
     """One JSON value a line. The heartbeat is an empty line, which readers of line-delimited JSON skip."""
 

@@ -38,7 +38,8 @@ _EITHER_END = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT",
 _BYTES_ACKED = slice(120, 128)
 
 END: Final = object()
-# Set in the environ of a request whose body is read while it is answered: its source waits for nothing but the body.
+# In the environ of a request whose body is read while it is answered: when a piece of it came last (time.monotonic).
+# The source of its answer waits for nothing but the body.
 DUPLEX: Final = "perennial.duplex"
 # gunicorn's response in the environ, put there by worker.py.
 RESPONSE: Final = "perennial.response"
@@ -197,6 +198,8 @@ class Link:
         acked = int.from_bytes(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[_BYTES_ACKED], "little")
         if acked != self._acked:
             self._acked, self._progress_at = acked, now
+        # To send is progress too: who writes all before it reads may take longer over it than a write may wait.
+        self._progress_at = max(self._progress_at, self._environ.get(DUPLEX, 0.0))
         return now - self._progress_at >= limit_s
 
     def give_up(self) -> None:
@@ -284,17 +287,6 @@ class Links:
 
 
 links = Links()
-
-
-def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
-    """Wait until a write of some 16 KiB would not wait for the client; return whether it is so, None if unknowable."""
-    connection = _plain_socket(environ)
-    if connection is None:
-        return None
-    # gevent's poll and not its select, which takes no descriptor above 1,023.
-    poll = gevent.select.poll() if timeout_s else gevent.monkey.get_original("select", "poll")()
-    poll.register(connection.fileno(), select.POLLOUT)
-    return bool(poll.poll(timeout_s * 1000))
 
 
 def _plain_socket(environ: Mapping[str, Any]) -> Any:

@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from settings import Settings
 from tests.harness import LiveServer, eventually
+
+# A machine that is busy is no failure of an example; what hangs is ended by pytest-timeout.
+hypothesis.settings.register_profile("perennial", deadline=None)
+hypothesis.settings.load_profile("perennial")
 
 _FD = Path("/proc/self/fd")
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()

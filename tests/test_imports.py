@@ -21,6 +21,11 @@ PURE = {
         "errors",
         "chat_framings",
         "transforms",
+        "utf8",
+        "normal_form",
+        "compression",
+        "delimited",
+        "pipeline",
         "event_lines",
         "positions",
     )
@@ -66,8 +71,10 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def impure(path: Path) -> set[str]:
-    """What a module imports and a pure one may not: third parties but the encoder, sockets, threads, impure modules."""
-    free = (set(sys.stdlib_module_names) | {"msgspec"}) - {"socket", "select", "threading"}
+    """What a module imports and a pure one may not: third parties but encoders, sockets, threads, impure modules."""
+    # isal and backports.zstd (compression.zstd since 3.14) are codecs as zlib is: bytes in, bytes out.
+    codecs = {"msgspec", "isal", "backports", "compression"}
+    free = (set(sys.stdlib_module_names) | codecs) - {"socket", "select", "threading"}
     return {each for each in imports(path) if each.split(".")[0] not in free and each not in PURE}
 
 

@@ -6,6 +6,7 @@ Expected values are those of docs/http.md and of the test's own data.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.harness import LiveServer
+from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -35,7 +36,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export")
+PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export", "/transform")
 
 pytestmark = [
     pytest.mark.browser,
@@ -464,6 +465,99 @@ def test_export_download(page: Any) -> None:
     assert header == chosen
     assert len(rows) == 300
     assert {len(row) for row in rows} == {2}
+
+
+# Transform
+
+
+def test_transform_while_typing(page: Any) -> None:
+    """The answer follows each key, and is that of the whole text in the end."""
+    page.goto("/transform")
+    page.locator("#text").press_sequentially("Straße ", delay=20)
+    expect(page.locator("#wire")).to_have_text("STRASSE ")
+    page.locator("#text").press_sequentially("zum Fluß", delay=20)
+    expect(page.locator("#wire")).to_have_text("STRASSE ZUM FLUSS")
+    expect(page.locator("#state")).to_have_text("Ended cleanly, 17 bytes")
+    page.fill("#text", "")
+    expect(page.locator("#wire")).to_be_empty()
+    expect(page.locator("#received")).to_have_text("–")
+
+
+def test_transform_in_a_row(page: Any) -> None:
+    """Transforms are added in their order and removed again, and each change is answered."""
+    page.goto("/transform")
+    page.fill("#text", "id,name\n1,<b>Rhine</b>\n")
+    expect(page.locator("#wire")).to_contain_text("ID,NAME")
+    page.get_by_label("Remove upper").click()
+    expect(page.locator("#state")).to_have_text("Choose a transform.")
+    for name in ("gzip", "gunzip", "csv-to-ndjson"):
+        page.select_option("#add", name)
+    expect(page.locator("#wire")).to_have_text('{"id":"1","name":"<b>Rhine</b>"}\n')
+    expect(page.locator("#type")).to_have_text("application/x-ndjson")
+    assert page.locator("#wire b").count() == 0
+    expect(page.locator("#url")).to_have_text("/api/transform?to=gzip,gunzip,csv-to-ndjson")
+    for _ in range(5):
+        page.select_option("#add", "upper")
+    expect(page.locator("#add")).to_be_disabled()
+
+
+def test_transform_says_what_is_wrong(browser: Any, server: LiveServer) -> None:
+    """A refusal is shown in its own words, and the next edit is answered again."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto("/transform?to=ndjson-to-csv")
+    page.fill("#text", "no json")
+    expect(page.locator("#state")).to_have_text("Line 1 is no JSON object.")
+    expect(page.locator("#state")).to_have_class("state failed")
+    expect(page.locator("#stop")).to_be_disabled()
+    page.fill("#text", '{"a":1}\n{"a":2}\n')
+    expect(page.locator("#wire")).to_have_text("a\n1\n2\n")
+    expect(page.locator("#state")).to_have_class("state")
+    context.close()
+
+
+def test_transform_a_file(page: Any) -> None:
+    """A dropped archive comes back as text, and the answer can be saved."""
+    text = "Der Fluß versiegt nie.\n" * 50_000
+    archive = list(gzip.compress(text.encode()))
+    page.goto("/transform?to=gunzip,upper")
+    page.evaluate(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "fluss.txt.gz"));
+            const drop = new DragEvent("drop", {dataTransfer: data, cancelable: true});
+            document.getElementById("drop").dispatchEvent(drop);
+        }""",
+        archive,
+    )
+    expect(page.locator("#state")).to_have_text("Ended cleanly, 1.1 MiB")
+    expect(page.locator("#wire")).to_contain_text("DER FLUSS VERSIEGT NIE.")
+    with page.expect_download() as downloaded:
+        page.click("#save")
+    assert downloaded.value.suggested_filename == "fluss.txt.gz.txt"
+    with open(downloaded.value.path(), encoding="utf-8") as file:
+        assert file.read() == text.upper()
+
+
+def test_transform_an_archive_is_shown_as_it_is(page: Any) -> None:
+    """Bytes that are no text are shown in hex: a gzip member begins with 1f 8b (RFC 1952)."""
+    page.goto("/transform?to=gzip")
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"never dry"})
+    expect(page.locator("#wire")).to_have_text(re.compile("^1f 8b 08 "))
+    expect(page.locator("#type")).to_have_text("application/gzip")
+
+
+def test_transform_stop(page: Any, server: LiveServer) -> None:
+    """Stop ends the request on both sides, and what came stays."""
+    page.goto("/transform")
+    throttle(page, download_per_s=100_000)
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"never dry\n" * 2**18})
+    expect(page.locator("#wire")).to_contain_text("NEVER DRY")
+    page.click("#stop")
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#wire")).to_contain_text("NEVER DRY")
+    expect(page.locator("#stop")).to_be_disabled()
+    eventually(lambda: server.streams() == 0)
 
 
 # Without scripts
