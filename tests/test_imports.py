@@ -23,6 +23,7 @@ PURE = {
         "transforms",
         "event_lines",
         "positions",
+        "one_range",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
