@@ -59,7 +59,8 @@ class Conditions:
 
     def _after(self, key: Column, after: str, descending: bool) -> str:
         condition = f"{comparable(key)} {'<' if descending else '>'} {self._value(key, after)}"
-        return f"({condition} OR t.{quoted(key.name)} IS NULL)" if descending and not key.required else condition
+        # NULL is behind every key; against the order it comes first.
+        return condition if descending or key.required else f"({condition} OR t.{quoted(key.name)} IS NULL)"
 
     def _filter(self, column: Column, wanted: Filter) -> str:
         c = comparable(column)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 import gevent
 import psycopg
+from gevent.monkey import get_original
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
@@ -59,7 +61,11 @@ class Connections:
                 return connection
             connection.close()
         return psycopg.connect(
-            self._url, autocommit=True, connect_timeout=_CONNECT_S, fallback_application_name="perennial"
+            self._url,
+            autocommit=True,
+            connect_timeout=_CONNECT_S,
+            client_encoding="utf8",
+            fallback_application_name="perennial",
         )
 
     def give_back(self, connection: Connection) -> None:
@@ -76,11 +82,9 @@ class Connections:
 
 def _usable(connection: Connection) -> bool:
     """Whether the server has not closed it meanwhile: then there would be something to read, or an end."""
-    try:
-        connection.pgconn.consume_input()
-    except psycopg.Error:
-        return False
-    return connection.info.transaction_status == TransactionStatus.IDLE
+    poll = get_original("select", "poll")()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def end(connection: Connection) -> None:

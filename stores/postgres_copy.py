@@ -142,7 +142,8 @@ class Reading:
             return bytes.fromhex(line.partition(self._hidden)[0].strip(b'"\x01').decode()).decode()
         if self._form == "csv":
             return _field(line, self._at)
-        value = msgspec.json.decode(line, type=dict)[self._key]
+        # Only the key is read: elsewhere in the line may stand a number that no float holds.
+        value = msgspec.json.decode(msgspec.json.decode(line, type=dict[str, msgspec.Raw])[self._key])
         return "" if value is None else str(value)
 
 

@@ -57,9 +57,8 @@ def hides_key(form: Rows, shape: Shape, query: Query) -> bool:
 
 
 def order(shape: Shape, descending: bool) -> str:
-    """Return what the rows are ordered by: NULL first, as in SQLite, and last against the order."""
-    nulls = "" if shape.key.required else " NULLS LAST" if descending else " NULLS FIRST"
-    return f"{comparable(shape.key)}{' DESC' if descending else ''}{nulls}"
+    """Return what the rows are ordered by, with NULL where PostgreSQL has it: at the end, which an index gives."""
+    return f"{comparable(shape.key)}{' DESC' if descending else ''}"
 
 
 def comparable(column: Column) -> str:
@@ -85,7 +84,8 @@ def text(column: Column) -> str:
         case "datetime":
             return f"CASE WHEN {c} >= '0001-01-01'::timestamp THEN replace({c}::text, ' ', 'T') ELSE {c}::text END"
         case "any":
-            return f"{_nested(column)}::text" if column.nested else f"{c}::text"
+            # What the type itself writes, where a cast to text may write something else (inet).
+            return f"CASE WHEN {c} IS NOT NULL THEN {_nested(column) + '::text' if column.nested else _plain(c)} END"
     return c
 
 
@@ -99,7 +99,7 @@ def _json(column: Column) -> str:
             return f"{c}::text"
         case "json" | "boolean":
             return c
-        case "any" if column.nested:
+        case "any":
             return _nested(column)
     return text(column)
 
@@ -107,6 +107,10 @@ def _json(column: Column) -> str:
 def _nested(column: Column) -> str:
     exact = "::text[]" if column.sql_type == "numeric[]" else ""
     return f"to_json({_column(column)}{exact})"
+
+
+def _plain(c: str) -> str:
+    return f"format('%s', {c})"
 
 
 def _guarded(column: Column) -> str:

@@ -172,7 +172,7 @@ class _Snapshot:
             raise StoreError(f"The table {query.table.name} has changed.")
         conditions = Conditions(shape, query)
         conditions.bind(connection)
-        if shape.table.ordered and not query.filters:
+        if not query.filters:
             # The key's index gives the first row at once, where a sort would give it last.
             connection.execute(sql.SQL("SET LOCAL enable_sort = off"))
         return Reading(connection.pgconn, _copy(shape, query, form, conditions.sql), shape, query, form)

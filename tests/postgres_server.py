@@ -86,7 +86,7 @@ class PostgresServer:
 
     def query(self, statement: str, values: Sequence[Any] = (), database: str = "postgres") -> list[tuple[Any, ...]]:
         with self.connect(database) as connection:
-            return connection.execute(statement, values).fetchall()  # type: ignore[call-overload]  # a test's own SQL
+            return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload]  # a test's own SQL
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         return psycopg.connect(self.url(database), autocommit=True)
