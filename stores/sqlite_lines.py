@@ -18,6 +18,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Sequence
+from decimal import Decimal
 
 from stores.base import Rows
 from stores.sqlite_schema import Shape, quoted
@@ -57,12 +58,28 @@ def csv_real(value: float) -> str:
 
 
 def decimal_text(value: float) -> str:
-    """Return the shortest decimal of a finite real: with an exponent from 1e15 on, where repr begins at 1e16."""
+    """Return the shortest decimal of a finite real as PostgreSQL has it, with ``.0`` behind a whole one.
+
+    It differs from repr in two things. The exponent begins at 1e15, not at 1e16. And a decimal that lies exactly half
+    way to the next real does not count, which round-half-even would read back: then there are more digits.
+    """
+    text = repr(value)
+    if abs(value) >= 2**53 and _is_half_way(text, value):
+        longer = (f"{value:.{places}e}" for places in range(17))
+        return next(each for each in longer if float(each) == value and not _is_half_way(each, value))
     if 1e15 <= abs(value) < 1e16:
-        digits = f"{value:.0f}".lstrip("-").rstrip("0")
-        fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-        return f"{'-' if value < 0 else ''}{digits[0]}{fraction}e+15"
-    return repr(value)
+        sign, digits = ("-", text[1:]) if value < 0 else ("", text)
+        digits = digits.replace(".", "").rstrip("0")
+        return f"{sign}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+15"
+    return text
+
+
+def _is_half_way(text: str, value: float) -> bool:
+    """Whether the decimal ``text`` of a large real lies in the middle between it and its neighbour."""
+    exact = int(abs(value))
+    off = int(abs(Decimal(text))) - exact
+    gap = int(math.ulp(value)) if off > 0 else exact - int(math.nextafter(abs(value), 0.0))
+    return 2 * abs(off) == gap
 
 
 def guarded_field(text: bytes) -> str:

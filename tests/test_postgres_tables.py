@@ -128,6 +128,7 @@ def test_both_engines_write_the_same_bytes(
             asked = {"columns": columns, "guarded": guarded, "descending": guarded}
             one = read(ours, ours.select("same", **asked), form)  # type: ignore[arg-type]
             assert one == read(theirs, theirs.select("same", **asked), form)  # type: ignore[arg-type]
+    ours.dispose()
 
 
 def test_the_sample_database_is_the_same_from_both(tmp_path: Path, database: Database) -> None:
@@ -358,7 +359,7 @@ def test_a_reader_that_stops_ends_the_query(database: Database) -> None:
     database.execute("INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) AS n")
     tables = database.tables("t")
     rows = tables.rows(tables.select("t"), "ndjson")
-    assert next(row for row in rows if row is not None).rows >= 50
+    assert next(row for row in rows if row is not None).rows < 50
     assert database.server.backends() == 1
     del rows  # what is forgotten is closed too
     eventually(lambda: database.server.backends() == 0, 2.0)

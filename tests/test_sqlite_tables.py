@@ -353,6 +353,29 @@ def test_a_real_is_the_shortest_decimal_that_reads_back(value: float) -> None:
     assert json.loads(csv_real(value)) == value
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e15, "1e+15"),
+        (-1234567890123456.0, "-1.234567890123456e+15"),
+        (999999999999999.0, "999999999999999.0"),
+        (1e16, "1e+16"),
+        (39631670617849664.0, "3.9631670617849664e+16"),
+        (9.45718187737742e16, "9.457181877377421e+16"),
+        (-3846560590918315.5, "-3.8465605909183155e+15"),
+        (1e22, "1e+22"),
+        (1e-5, "1e-05"),
+        (0.0001, "0.0001"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (5e-324, "5e-324"),
+        (9007199254740993.0, "9.007199254740992e+15"),
+    ],
+)
+def test_a_real_is_written_as_postgresql_does(value: float, text: str) -> None:
+    """What SELECT v::text of PostgreSQL 12 and later gives, and a whole number its point."""
+    assert csv_real(value) == text
+
+
 def test_very_long_rows_come_in_blocks_of_their_own_size(database: Database) -> None:
     """Long rows among short ones are not gathered into one huge value."""
     sizes = [3_000_000 if n in (60, 61, 400) else 40_000 if n > 450 else 10 for n in range(600)]
