@@ -36,6 +36,8 @@ _IDLE_S = 60.0
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _SENTENCES: dict[type[psycopg.Error], str] = {
+    errors.UndefinedColumn: "The table has changed.",
+    errors.UndefinedTable: "The table has changed.",
     errors.QueryCanceled: "The database ended the query: it took too long.",
     errors.CharacterNotInRepertoire: "The database holds text that is no Unicode text.",
     errors.UntranslatableCharacter: "The database holds text that is no Unicode text.",

@@ -21,6 +21,7 @@ from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
 from stores.postgres_schema import Shape, read_shapes
 
+_MOST_SHAPES = 1000
 _BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}"
 
 
@@ -35,6 +36,8 @@ class PostgresTables:
         self._allowed = tuple(allowed)
         self._connections = Connections(url)
         self._open: set[_Snapshot] = set()
+        # As they were when a query was checked: reading them again would cost its first row three round trips.
+        self._shapes: dict[Table, Shape] = {}
 
     def tables(self) -> Mapping[str, Table]:
         """The tables that may be read and exist, by name. Raises StoreError."""
@@ -71,12 +74,15 @@ class PostgresTables:
             chosen = tuple(columns) or shape.table.columns
             query = Query(shape.table, chosen, after, limit, tuple(filters), descending, guarded)
             check(connection, shape, query)
+            if len(self._shapes) > _MOST_SHAPES:
+                self._shapes.clear()
+            self._shapes[shape.table] = shape
             return query
 
     def snapshot(self) -> _Snapshot:
         """Return the database as it is now. Raises StoreBusy, StoreError."""
         self._room()
-        return _Snapshot(self._connections, self._open)
+        return _Snapshot(self._connections, self._open, self._shapes)
 
     def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
         """Yield the rows in key order as blocks, None before each wait and at every tick.
@@ -118,8 +124,9 @@ class PostgresTables:
 class _Snapshot:
     """A transaction that has its moment already."""
 
-    def __init__(self, connections: Connections, open: set[_Snapshot]) -> None:
+    def __init__(self, connections: Connections, open: set[_Snapshot], shapes: Mapping[Table, Shape]) -> None:
         self._connections = connections
+        self._shapes = shapes
         self._siblings = open
         self._connection: Connection | None = None
         with sentences():
@@ -167,8 +174,8 @@ class _Snapshot:
         connection = self._connection
         if connection is None:
             raise StoreError("The database is being closed.")
-        shape = read_shapes(connection, [query.table.name]).get(query.table.name)
-        if shape is None or shape.table != query.table:
+        shape = self._shapes.get(query.table)
+        if shape is None:
             raise StoreError(f"The table {query.table.name} has changed.")
         conditions = Conditions(shape, query)
         conditions.bind(connection)

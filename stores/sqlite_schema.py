@@ -140,8 +140,9 @@ def _estimate(connection: sqlite3.Connection, name: str, columns: Sequence[_Colu
     """The span of the rowids: two steps in the table's tree, and exact where nothing was deleted."""
     if (rowid := _free_rowid(columns)) is None:
         return None
-    (span,) = connection.execute(f"SELECT max({rowid}) - min({rowid}) + 1 FROM {quoted(name)}").fetchone()
-    return int(span or 0)
+    # Each for itself: SQLite looks both up in one statement by reading the whole table.
+    ends = [connection.execute(f"SELECT {end}({rowid}) FROM {quoted(name)}").fetchone()[0] for end in ("min", "max")]
+    return int(ends[1] - ends[0] + 1) if None not in ends else 0
 
 
 def _view_key(columns: Sequence[_Column]) -> Key:
