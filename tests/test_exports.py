@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import time
@@ -36,7 +37,7 @@ from streaming.compression import Gzip, Zstd
 from streaming.content_codings import coding
 from streaming.one_range import Unsatisfiable, one_range
 from tests.clients import Answer
-from tests.harness import LiveServer, RawClient, eventually, parse_events
+from tests.harness import LiveServer, RawClient, eventually, free_port, parse_events
 from tests.postgres_server import PostgresServer, programs
 
 ROWS = 100_000
@@ -366,6 +367,7 @@ def test_a_range_is_those_bytes(server: LiveServer, format: str, asked: str, beg
     assert bytes(part.body) == data[first : last + 1]
 
 
+@pytest.mark.slow
 def test_conditions_on_the_content(server: LiveServer, whole: Answer) -> None:
     """If-Range with another ETag sends the whole, If-None-Match with this one nothing, a range behind the end 416."""
     etag, length = whole.header("etag"), len(whole.body)
@@ -382,6 +384,7 @@ def test_conditions_on_the_content(server: LiveServer, whole: Answer) -> None:
     assert (head.header("etag"), head.header("content-length"), head.body) == (etag, str(length), b"")
 
 
+@pytest.mark.slow
 def test_the_etag_changes_with_the_data(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
     """Any change of any byte changes the ETag, and undone it is the same; a range of the old data is not continued."""
     path = tmp_path / "changing.db"
@@ -502,6 +505,7 @@ def test_polars_reads_them(server: LiveServer, rows: list[tuple[Any, ...]]) -> N
     assert lines.rows() == rows[:5000]
 
 
+@pytest.mark.slow
 @pytest.mark.may_leak(reason="polars starts its threads at the first scan, and keeps them")
 def test_polars_scans_by_range(server: LiveServer) -> None:
     """polars' scan of an address asks for the length and for ranges, and gets them from the database."""
@@ -512,6 +516,7 @@ def test_polars_scans_by_range(server: LiveServer) -> None:
     assert found.row(0) == (ROWS * (ROWS + 1) // 2, ROWS)
 
 
+@pytest.mark.slow
 def test_duckdb_reads_them(server: LiveServer, rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
     """DuckDB's sniffer finds the dialect by itself, and every row in it; NDJSON too."""
     for ending, reader in (("csv", "read_csv"), ("ndjson", "read_json")):
@@ -627,7 +632,11 @@ def elephant(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
         connection.execute("CREATE VIEW endless AS SELECT count(*) AS id FROM generate_series(1, 1000000000000) AS n")
         connection.execute("CREATE VIEW failing AS SELECT id, 1 / (id - 40000) AS v FROM accounts")
         connection.execute("ANALYZE")
-    environment = {"EXPORT_TABLES": "accounts,endless,failing", "DATABASE_URL": postgres.url("served")}
+    environment = {
+        "EXPORT_TABLES": "accounts,endless,failing",
+        "DATABASE_URL": postgres.url("served"),
+        "SEND_TIMEOUT_S": 2,
+    }
     server = LiveServer(tmp_path_factory.mktemp("elephant"), environment)
     try:
         yield server.start()
@@ -689,3 +698,83 @@ def test_a_killed_backend_cuts_the_export(elephant: LiveServer, postgres: Postgr
         assert client.read_to_end(30).end == "cut"
     assert "closed the connection" in receipt(elephant, answer)["error"]
     assert get(elephant, "/api/export/accounts.csv?limit=1").end == "clean"
+
+
+@pytest.fixture
+def nginx(elephant: LiveServer, tmp_path: Path) -> Iterator[int]:
+    """nginx in front, as docs/operations.md sets it up; its port."""
+    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if program is None:
+        pytest.skip("there is no nginx here")
+    port = free_port()
+    temporary = "".join(
+        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"daemon off; master_process off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
+        f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port}; location / {{\n"
+        f'proxy_pass http://127.0.0.1:{elephant.port}; proxy_http_version 1.1; proxy_set_header Connection "";\n'
+        "proxy_buffering off; }}}\n"
+    )
+    process = subprocess.Popen([program, "-c", str(config), "-e", str(tmp_path / "error.log")], cwd=tmp_path)
+    try:
+        eventually(lambda: _listens(port), 10.0, "nginx listens")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@needs_postgres
+def test_a_client_that_leaves_nginx_ends_the_query_too(nginx: int, postgres: PostgresServer) -> None:
+    """Through the proxy a client that leaves before the first row ends its query as well."""
+    with RawClient(nginx) as client:
+        client.request("GET", "/api/export/endless.csv").read_body_until(b"id\r\n")
+        eventually(lambda: postgres.backends() == 1, 5.0)
+        client.close()
+    began = time.monotonic()
+    eventually(lambda: postgres.backends() == 0, 5.0)
+    assert time.monotonic() - began < 0.5  # some milliseconds; the bound leaves room for a busy machine
+
+
+@needs_postgres
+def test_a_failure_is_visible_through_nginx(nginx: int) -> None:
+    """What is cut behind the proxy is cut in front of it."""
+    with RawClient(nginx) as client:
+        answer = client.request("GET", "/api/export/failing.csv").read_to_end(30)
+    assert (answer.status, answer.end) == (200, "cut")
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_a_reader_without_progress_gives_its_snapshot_back(elephant: LiveServer, postgres: PostgresServer) -> None:
+    """Whoever reads nothing for SEND_TIMEOUT_S is cut: no transaction stays open behind a client that sleeps."""
+    with RawClient(elephant.port, receive_buffer_bytes=4096) as client:
+        answer = client.request("GET", "/api/export/accounts.csv").read_until(lambda answer: len(answer.body) > 1000)
+        eventually(lambda: postgres.backends() == 1, 5.0)
+        eventually(lambda: postgres.backends() == 0, 20.0, "the transaction has ended")
+        assert receipt(elephant, answer)["state"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_damaged_disk_is_visible(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
+    """Pages of the file that cannot be read end the export in a cut, and the receipt says what it was."""
+    path = tmp_path / "damaged.db"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+        database.executemany("INSERT INTO t VALUES (?, ?)", [(n, "x" * 500) for n in range(20000)])
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xa5" * 65536)
+    server = live_server(DATABASE_URL=f"sqlite:///{path}", EXPORT_TABLES="t")
+    answer = get(server, "/api/export/t.csv")
+    assert (answer.status, answer.end) == (200, "cut")
+    told = receipt(server, answer)
+    assert (told["complete"], told["error"]) == (False, "The database file is damaged.")
+    assert 0 < told["rows"] < 20000
