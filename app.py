@@ -13,7 +13,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
-from blueprints import chat, downloads, events, pages, records, status, streams, text, uploads
+from blueprints import chat, downloads, events, exports, pages, records, status, streams, text, uploads
 from settings import Settings
 from stores import seed, sqlite_log
 from stores.base import Log, StoreError, StoreFull, Tables
@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["tables"] = tables = _open_tables(settings)
     app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, events, chat, downloads, uploads, streams, pages, status):
+    for blueprint in (text, records, exports, events, chat, downloads, uploads, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
@@ -157,10 +157,16 @@ def _is_redis(url: str) -> bool:
 
 def _open_tables(settings: Settings) -> Tables:
     names = [name.strip() for name in settings.EXPORT_TABLES.split(",")]
+    if settings.database_url.startswith(("postgresql:", "postgres:")):
+        from stores.postgres_tables import PostgresTables  # here, as Redis: its driver costs 10 MB
+
+        return PostgresTables(settings.database_url, names, settings.MAX_EXPORTS)
     return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS)
 
 
 def _path(url: str) -> Path:
     if not url.startswith("sqlite:///"):
-        raise SystemExit(f"{url!r} is no store that this version knows: sqlite:///<path> is.")
+        raise SystemExit(
+            f"{url!r} is no store that this version knows: sqlite:///<path> and postgresql://<host>/<name> are."
+        )
     return Path(url.removeprefix("sqlite:///"))

@@ -35,10 +35,13 @@ class Settings:
     MAX_STREAM_PATHS: int = _setting(100_000, "streams that clients may have made; beyond them 429")
     LONG_POLL_S: float = _setting(20.0, "seconds a long-poll waits for something new")
     DATABASE_URL: str = _setting(
-        "", "the tables to export: sqlite:///<path>; empty: INSTANCE_DIR/app.db, made at first start"
+        "",
+        "the tables to export: sqlite:///<path> or postgresql://<user>@<host>/<name>; empty: INSTANCE_DIR/app.db, made at first start",
     )
     EXPORT_TABLES: str = _setting("users", "tables and views that may be exported, comma-separated")
-    MAX_EXPORTS: int = _setting(64, "running exports of one worker, a thread and a connection each; beyond them 503")
+    MAX_EXPORTS: int = _setting(
+        64, "running exports of one worker, a connection each (and a thread, on SQLite); beyond them 503"
+    )
     HEARTBEAT_S: float = _setting(15.0, "seconds of silence after which a live stream sends a heartbeat")
     SEND_TIMEOUT_S: float = _setting(
         30.0, "seconds without any progress after which a client that does not read is cut"
@@ -59,7 +62,9 @@ class Settings:
     NOTIFICATIONS_KEEP: int = _setting(
         10_000, "stored notifications per topic; the oldest beyond them are dropped, and readers are told"
     )
-    PROGRESS_KEEP_S: float = _setting(3600.0, "seconds for which the progress of a finished upload can be read again")
+    PROGRESS_KEEP_S: float = _setting(
+        3600.0, "seconds for which the progress of a finished upload, and the receipt of an export, can be read again"
+    )
     OPENAI_BASE_URL: str = _setting("", "the OpenAI-compatible server of /api/chat; empty: OpenAI's own")
     OPENAI_API_KEY: str = _setting("", "its key; without a key and a base URL the offline model answers")
     CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name")

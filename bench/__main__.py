@@ -82,7 +82,7 @@ def big_streams(bench: Bench) -> dict[str, list[str]]:
     return {
         "download of 1 GiB": [bench.url("/api/download/gigabyte.bin")],
         "upload of 1 GiB": ["-T", str(bench.file), "-X", "POST", bench.url("/api/upload-progress")],
-        f"export of {ROWS:,} rows, CSV": [bench.url("/api/export")],
+        f"export of {ROWS:,} rows, CSV": [bench.url("/api/export?table=users")],
         f"export of {ROWS:,} rows, NDJSON": [bench.url("/api/stream-json")],
         "transform of 1 GiB": ["-T", str(bench.text), "-X", "POST", bench.url("/api/transform")],
     }
@@ -108,7 +108,7 @@ def company(bench: Bench) -> None:
         with Probe(bench.server.port) as probe:
             seconds(*arguments)
         bench.row(name, *_figures(probe), "", len(probe.times_ms))
-    exports = [[bench.url("/api/export")]] * 4
+    exports = [[bench.url("/api/export?table=users")]] * 4
     with Probe(bench.server.port) as probe:
         processes = [curl(*arguments) for arguments in [*exports, *list(big_streams(bench).values())[:2]]]
         for process in processes:
@@ -135,7 +135,7 @@ def first_bytes(bench: Bench) -> None:
         "/api/download": _get("/api/download/gigabyte.bin"),
         "/api/video": _get("/api/video/sample"),
         "/api/upload-progress": _get("/api/upload-progress/nobody"),
-        "/api/export": _get("/api/export"),
+        "/api/export": _get("/api/export?table=users"),
         "/api/stream-safe": _get("/api/stream-safe?count=2&interval=0.1"),
         "/api/transform": _post("/api/transform", "text/plain", b"hello"),
     }

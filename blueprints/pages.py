@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from flask import Blueprint, Response, current_app, render_template, request
@@ -214,7 +215,7 @@ def export() -> str:
     if name and name not in found:
         raise NotFound("There is no such table.", parameter="table")
     current: Table | None = found.get(name)
-    return render_template("export.html", tables=list(found), current=current)
+    return render_template("export.html", tables=list(found), current=current, arrow=find_spec("pyarrow") is not None)
 
 
 @blueprint.get("/transform")

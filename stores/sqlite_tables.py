@@ -3,7 +3,7 @@
 Rules:
 - Each running query has a read-only connection and a native thread of its own; four blocks wait between it and its
   reader. Closing the iterator interrupts the query, and the thread closes the connection.
-- One read transaction holds for the whole export. In WAL mode it stops no writer, so it may last as long as a slow
+- One read transaction holds for the whole snapshot. In WAL mode it stops no writer, so it may last as long as a slow
   client. In every other mode a reader blocks every commit: there the query runs ahead at its own speed, blocks that
   find no place go to a temporary file (TMPDIR), and the lock is held for as long as the database needs.
 - Names come out of the schema and are quoted, values are bound: nothing of a caller becomes SQL.
@@ -21,22 +21,26 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, TypeVar
 from urllib.parse import quote
 
 from gevent.monkey import get_original
 
-from stores.base import Query, Rows, StoreBusy, StoreError, Table, UnknownColumn, UnknownTable
+from stores.base import Block, Filter, Query, Rows, StoreBusy, StoreError, Table, UnknownColumn, UnknownTable
 from stores.channel import Channel
-from stores.sqlite_cursor import SQLiteCursor, after_condition
+from stores.sqlite_conditions import after_condition, conditions
+from stores.sqlite_cursor import SQLiteCursor
 from stores.sqlite_lines import install
+from stores.sqlite_moment import Moments
 from stores.sqlite_schema import Shape, read_shapes
-from streaming.events import Event
 
 _BUSY_S = 5.0
 _RETRY_S = 0.02
 _IN_MEMORY_BYTES = 1024 * 1024
 _native_sleep = get_original("time", "sleep")
+_native_lock = get_original("_thread", "allocate_lock")
+
+T = TypeVar("T")
 
 _SENTENCES = {
     sqlite3.SQLITE_CANTOPEN: "The database cannot be opened.",
@@ -51,55 +55,70 @@ _SENTENCES = {
 class SQLiteTables:
     """The tables and views of the database file ``path`` whose names are in ``allowed``, exactly so written.
 
-    At most ``most`` queries run at once, since each has a thread.
+    At most ``most`` snapshots are open at once, since each may have a thread.
     """
 
     def __init__(self, path: str | os.PathLike[str], allowed: Sequence[str], most: int = 64) -> None:
         self._most = most
-        self._uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
+        self._path = Path(path).absolute()
+        self._uri = f"file:{quote(str(self._path))}?mode=ro"
         self._allowed = tuple(allowed)
-        self._running: set[Channel[Event]] = set()
+        self._open: set[_Snapshot] = set()
+        self._moments = Moments(self._path, lambda: _connected(self._uri))
 
     def tables(self) -> Mapping[str, Table]:
         """The tables that may be read and exist, by name. Raises StoreError."""
         return {name: shape.table for name, shape in self._shapes(self._allowed).items()}
 
     def select(
-        self, table: str, columns: Sequence[str] = (), after: str | None = None, limit: int | None = None
+        self,
+        table: str,
+        columns: Sequence[str] = (),
+        after: str | None = None,
+        limit: int | None = None,
+        *,
+        filters: Sequence[Filter] = (),
+        descending: bool = False,
+        guarded: bool = False,
     ) -> Query:
-        """Check every name against the schema and return the query; no columns means all of them.
+        """Check every name and value against the schema and return the query; no columns means all of them.
 
-        Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, StoreError, and StoreBusy
-        when as many queries run as may.
+        Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, BadFilter, StoreError, and
+        StoreBusy when as many snapshots are open as may.
         """
         shape = self._shapes([table]).get(table) if table in self._allowed else None
         if shape is None:
             raise UnknownTable(f"There is no table {table!r} that may be read.")
-        for name in columns:
+        for name in (*columns, *(each.column for each in filters)):
             if name not in shape.table.columns:
                 raise UnknownColumn(f"The table {table} has no column {name!r}.")
             if list(columns).count(name) > 1:
                 raise UnknownColumn(f"The column {name} is named twice.")
         if after is not None:
             after_condition(shape, after, "key")
-        if len(self._running) >= self._most:
-            raise StoreBusy("As many exports are running as may; try again later.")
-        return Query(shape.table, tuple(columns) or shape.table.columns, after, limit)
+        conditions(shape, filters)
+        self._room()
+        chosen = tuple(columns) or shape.table.columns
+        return Query(shape.table, chosen, after, limit, tuple(filters), descending, guarded)
 
-    def rows(self, query: Query, form: Rows) -> Iterator[Event | None]:
+    def snapshot(self) -> _Snapshot:
+        """Return the database as it is now; waits cooperatively for a lock. Raises StoreBusy, StoreError."""
+        self._room()
+        snapshot = _Snapshot(self._uri, self._open)
+        with _sentences():
+            snapshot.begin(lambda: None, time.sleep, self._moments)
+        return snapshot
+
+    def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
         """Yield the rows in key order as blocks, None before each wait and at every tick.
 
         Closing the iterator returns at once and ends the query. Raises StoreError, also in mid-stream.
         """
-        if query.limit == 0:
-            return
-        export = _Export(self._uri, query, form)
-        channel: Channel[Event] = Channel(export.run, export.interrupt)
-        self._running.add(channel)
-        try:
-            yield from channel.read()
-        finally:
-            self._running.discard(channel)
+        return _Snapshot(self._uri, self._open).rows(query, form)
+
+    def _room(self) -> None:
+        if len(self._open) >= self._most:
+            raise StoreBusy("As many exports are running as may; try again later.")
 
     def ping(self) -> None:
         """Return when the database answers. Raises StoreError."""
@@ -107,56 +126,128 @@ class SQLiteTables:
 
     def dispose(self) -> None:
         """End the running queries; whoever reads them gets a StoreError."""
-        for channel in tuple(self._running):
-            channel.close(StoreError("The database is being closed."))
+        for snapshot in tuple(self._open):
+            snapshot.close(StoreError("The database is being closed."))
+        self._moments.dispose()
 
     def _shapes(self, allowed: Sequence[str]) -> dict[str, Shape]:
         with _sentences(), closing(_connected(self._uri)) as connection:
-            _snapshot(connection, lambda: None, time.sleep).close()
+            _held(connection, lambda: None, time.sleep).close()
             return read_shapes(connection, allowed)
 
 
-class _Export:
-    """One query, run in a native thread into a channel."""
+class _Snapshot:
+    """A connection in a read transaction, which a native thread uses for each of its queries, one after the other.
 
-    def __init__(self, uri: str, query: Query, form: Rows) -> None:
+    Whoever is the last to need the connection closes it: the thread of the last query, or ``close``.
+    """
+
+    def __init__(self, uri: str, open: set[_Snapshot]) -> None:
+        self.name = ""
         self._uri = uri
-        self._query = query
-        self._form = form
+        self._siblings = open
+        self._lock = _native_lock()
         self._connection: sqlite3.Connection | None = None
+        self._held: sqlite3.Cursor | None = None
+        self._channel: Channel[Block] | None = None
+        self._busy = False
+        self._closing = False
 
-    def run(self, channel: Channel[Event]) -> None:
-        with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file, _sentences():
-            spool = _Spool(file)
-            with closing(_connected(self._uri)) as connection:
-                self._connection = connection
-                with closing(_snapshot(connection, channel.check, _native_sleep)):
-                    self._read(connection, channel, spool)
-            spool.drain(channel)
+    def begin(self, check: Callable[[], None], sleep: Callable[[float], None], moments: Moments | None = None) -> None:
+        """Open the transaction, which the database may delay for ``_BUSY_S``; named with ``moments``.
 
-    def interrupt(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.ProgrammingError):  # closed meanwhile
-                self._connection.interrupt()
+        Raises sqlite3.Error, OSError.
+        """
+        self._siblings.add(self)
+        try:
+            self._connection = connection = _connected(self._uri)
+            install(connection)
+            if moments is None:
+                self._held = _held(connection, check, sleep)
+            else:
+                self._held, self.name = _retried(
+                    lambda: moments.hold(lambda: _held(connection, check, sleep)), check, sleep
+                )
+        except BaseException:
+            self._give_back()
+            raise
 
-    def _read(self, connection: sqlite3.Connection, channel: Channel[Event], spool: _Spool) -> None:
+    def rows(self, query: Query, form: Rows, last: bool = True) -> Iterator[Block | None]:
+        """See ``Snapshot`` of stores.base."""
+        if query.limit == 0:
+            if last:
+                self.close()
+            return
+        channel: Channel[Block] = Channel(lambda channel: self._run(channel, query, form, last), self._interrupt)
+        self._channel = channel
+        self._siblings.add(self)
+        self._busy = True
+        try:
+            yield from channel.read()
+        finally:
+            channel.close()
+            if last:
+                self._siblings.discard(self)
+
+    def close(self, failure: StoreError | None = None) -> None:
+        self._siblings.discard(self)
+        if self._channel is not None:
+            self._channel.close(failure)
+        with self._lock:
+            self._closing, busy = True, self._busy
+        if not busy:
+            self._give_back()
+
+    def _run(self, channel: Channel[Block], query: Query, form: Rows, last: bool) -> None:
+        try:
+            with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file, _sentences():
+                spool = _Spool(file)
+                if self._connection is None:
+                    self.begin(channel.check, _native_sleep)
+                self._read(channel, spool, query, form)
+                if last:
+                    self._give_back()
+                spool.drain(channel)
+        finally:
+            with self._lock:
+                self._busy, closing = False, self._closing or last
+            if closing:
+                self._give_back()
+
+    def _read(self, channel: Channel[Block], spool: _Spool, query: Query, form: Rows) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.text_factory = str
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         # The blocks are closed before the connection, which else would stay open behind a failure's traceback.
-        with closing(self._blocks(connection)) as blocks:
+        with closing(self._blocks(connection, query, form)) as blocks:
             for block in blocks:
                 if mode == "wal":
                     channel.put(block)
                 else:
                     spool.write(block, channel)
 
-    def _blocks(self, connection: sqlite3.Connection) -> Generator[Event, None, None]:
-        name = self._query.table.name
+    def _blocks(self, connection: sqlite3.Connection, query: Query, form: Rows) -> Generator[Block, None, None]:
+        name = query.table.name
         shape = read_shapes(connection, [name]).get(name)
-        if shape is None or shape.table != self._query.table:
+        if shape is None or shape.table != query.table:
             raise StoreError(f"The table {name} has changed.")
-        install(connection)
         connection.text_factory = bytes
-        return SQLiteCursor(connection, shape, self._query, self._form).blocks()
+        return SQLiteCursor(connection, shape, query, form).blocks()
+
+    def _interrupt(self) -> None:
+        if (connection := self._connection) is not None:
+            with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                connection.interrupt()
+
+    def _give_back(self) -> None:
+        """Close the transaction and the connection; only while no query runs."""
+        self._siblings.discard(self)
+        held, connection, self._held, self._connection = self._held, self._connection, None, None
+        if held is not None:
+            held.close()
+        if connection is not None:
+            connection.close()
 
 
 class _Spool:
@@ -167,28 +258,30 @@ class _Spool:
         self._read_at = 0
         self._write_at = 0
 
-    def write(self, block: Event, channel: Channel[Event]) -> None:
+    def write(self, block: Block, channel: Channel[Block]) -> None:
         """Hand ``block`` over if that needs no waiting, else keep it. Raises Cancelled."""
         channel.check()
         self._file.seek(self._write_at)
-        key = block.id.encode()
-        for part in (len(key).to_bytes(4), len(block.data).to_bytes(4), key, block.data):
+        keys = (block.id.encode(), block.first.encode())
+        for number in (block.rows, len(keys[0]), len(keys[1]), len(block.data)):
+            self._file.write(number.to_bytes(4))
+        for part in (*keys, block.data):
             self._file.write(part)
         self._write_at = self._file.tell()
         while self._read_at < self._write_at and channel.has_place():
             channel.put(self._next())
 
-    def drain(self, channel: Channel[Event]) -> None:
+    def drain(self, channel: Channel[Block]) -> None:
         """Hand the rest over, as fast as it is taken."""
         while self._read_at < self._write_at:
             channel.put(self._next())
 
-    def _next(self) -> Event:
+    def _next(self) -> Block:
         self._file.seek(self._read_at)
-        key_length, data_length = (int.from_bytes(self._file.read(4)) for _ in range(2))
-        key, data = self._file.read(key_length), self._file.read(data_length)
+        rows, *lengths = (int.from_bytes(self._file.read(4)) for _ in range(4))
+        id, first, data = (self._file.read(length) for length in lengths)
         self._read_at = self._file.tell()
-        return Event(data, "", key.decode())
+        return Block(data, id.decode(), rows, first.decode())
 
 
 def _connected(uri: str) -> sqlite3.Connection:
@@ -196,18 +289,22 @@ def _connected(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
 
-def _snapshot(
-    connection: sqlite3.Connection, check: Callable[[], None], sleep: Callable[[float], None]
-) -> sqlite3.Cursor:
+def _held(connection: sqlite3.Connection, check: Callable[[], None], sleep: Callable[[float], None]) -> sqlite3.Cursor:
     """Return a cursor that stands in the middle of a statement: until it is closed, one read transaction holds.
 
     It also makes SQLite remember an interrupt for every later statement; without, one that comes between two of them
-    is forgotten. ``check`` is called after the start and between the attempts. Blocks up to ``_BUSY_S``.
+    is forgotten.
     """
+    statement = "SELECT 1 FROM sqlite_schema UNION ALL SELECT 2 UNION ALL SELECT 3"
+    return _retried(lambda: connection.execute(statement), check, sleep)
+
+
+def _retried(call: Callable[[], T], check: Callable[[], None], sleep: Callable[[float], None]) -> T:
+    """Return what ``call`` returns once nothing is locked, calling ``check`` in between. Blocks up to ``_BUSY_S``."""
     deadline = time.monotonic() + _BUSY_S
     while True:
         try:
-            held = connection.execute("SELECT 1 FROM sqlite_schema UNION ALL SELECT 2 UNION ALL SELECT 3")
+            done = call()
         except sqlite3.OperationalError as error:
             if _primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
@@ -215,7 +312,7 @@ def _snapshot(
             sleep(_RETRY_S)
         else:
             check()
-            return held
+            return done
 
 
 def _primary(error: sqlite3.Error) -> int:

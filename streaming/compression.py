@@ -31,6 +31,12 @@ _GZIP = 16 + isal_zlib.MAX_WBITS
 WINDOW_LOG = 23
 
 
+class Compressor(Protocol):
+    def encode(self, data: bytes) -> bytes: ...
+    def sync(self) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
 class Gzip:
     """By ISA-L, at its level 1."""
 

@@ -17,11 +17,14 @@ from streaming.errors import BadRequest
 
 
 class Parameters:
-    """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often."""
+    """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often.
 
-    def __init__(self, *names: str, lists: Sequence[str] = ()) -> None:
+    ``endings``: a name that ends with one of these is known too, whatever stands before it.
+    """
+
+    def __init__(self, *names: str, lists: Sequence[str] = (), endings: tuple[str, ...] = ()) -> None:
         for name in request.args:
-            if name in lists:
+            if name in lists or name.endswith(endings or ("\0",)):
                 continue
             if name not in names:
                 known = ", ".join((*lists, *names)) or "none"

@@ -4,11 +4,13 @@
     ├── BadRequest          400  a parameter or a body that cannot be; names the parameter
     ├── Forbidden           403
     ├── NotFound            404
+    ├── NotAcceptable       406
     ├── BodyStalled         408  the body stopped arriving
     ├── Conflict            409
     ├── Gone                410  it was here, and will not be again
     ├── TooLarge            413
     ├── UnsupportedType     415
+    ├── RangeNotSatisfiable 416  with Content-Range
     ├── Unprocessable       422
     ├── TooManyRequests     429  with Retry-After
     ├── ClientLeft          499  nobody reads it: nginx's number, for the access log
@@ -19,7 +21,8 @@
     StreamFailed                 after the first byte: its sentence is told in-band, or the connection is cut
 
 What each wire says of a failure after the first byte: SSE an event ``stream-error``, NDJSON a line
-``{"error": …}``, the AI SDK's streams their error part; text and CSV cannot say it, and are cut.
+``{"error": …}``, JSON text sequences such a text, the AI SDK's streams their error part; text, CSV, a JSON array and
+Arrow cannot say it, and are cut.
 """
 
 from __future__ import annotations
@@ -64,6 +67,10 @@ class NotFound(Problem):
     status = 404
 
 
+class NotAcceptable(Problem):
+    status = 406
+
+
 class BodyStalled(Problem):
     status = 408
 
@@ -82,6 +89,10 @@ class TooLarge(Problem):
 
 class UnsupportedType(Problem):
     status = 415
+
+
+class RangeNotSatisfiable(Problem):
+    status = 416
 
 
 class Unprocessable(Problem):

@@ -22,6 +22,7 @@ from flask.testing import FlaskClient
 
 from settings import Settings
 from tests.harness import LiveServer, eventually
+from tests.postgres_server import PostgresServer
 
 # A machine that is busy is no failure of an example; what hangs is ended by pytest-timeout.
 hypothesis.settings.register_profile("perennial", deadline=None)
@@ -101,6 +102,16 @@ def sample_database(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("database") / "app.db"
     make_sample_database(path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL that tests share; each leaves its ``public`` schema empty, or takes a database of its own."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ PURE = {
         "pipeline",
         "event_lines",
         "positions",
+        "one_range",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

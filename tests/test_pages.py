@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -425,7 +427,7 @@ def test_range_by_hand(page: Any, server: LiveServer) -> None:
 # Export
 
 
-@pytest.mark.parametrize("label", ["CSV", "NDJSON"])
+@pytest.mark.parametrize("label", ["CSV", "NDJSON", "JSON text sequence"])
 def test_export_preview(page: Any, label: str) -> None:
     """The preview counts as many rows as were asked for, whatever line ends their fields hold."""
     page.goto("/export")
@@ -435,6 +437,41 @@ def test_export_preview(page: Any, label: str) -> None:
     expect(page.locator("#state")).to_have_text("Ended cleanly")
     expect(page.locator("#rows")).to_have_text("5,000")
     expect(page.locator("#wire")).not_to_be_empty()
+    expect(page.locator("#verdict")).to_have_text("Complete.")
+    expect(page.locator("#receipt-rows")).to_have_text("5,000")
+    expect(page.locator("#receipt-keys")).to_have_text("1 … 5000")
+
+
+def test_export_conditions(page: Any) -> None:
+    """Conditions and the order reach the address, and only the rows that meet them come."""
+    page.goto("/export")
+    page.get_by_label("NDJSON", exact=True).check()
+    page.click("#add")
+    page.get_by_label("Column").select_option("id")
+    page.get_by_label("Comparison").select_option("le")
+    page.get_by_label("Value").fill("20")
+    page.click("#add")
+    page.get_by_label("Column").nth(1).select_option("city")
+    page.get_by_label("Comparison").nth(1).select_option("null")
+    page.select_option("#order", "desc")
+    expect(page.locator("#url")).to_contain_text("id.le=20&city.is=null&order=desc")
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("Ended cleanly")
+    expect(page.locator("#receipt-keys")).to_have_text("11 … 11")
+    page.get_by_label("Remove this condition").nth(1).click()
+    expect(page.locator("#url")).not_to_contain_text("city")
+
+
+def test_export_says_what_is_refused(browser: Any, server: LiveServer) -> None:
+    """A condition that cannot be is told in the server's own sentence."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto("/export")
+    page.click("#add")
+    page.get_by_label("Value").fill("many")
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("The column id must be an integer, and 'many' is not.")
+    context.close()
 
 
 def test_export_stop(page: Any) -> None:
@@ -465,6 +502,9 @@ def test_export_download(page: Any) -> None:
     assert header == chosen
     assert len(rows) == 300
     assert {len(row) for row in rows} == {2}
+    expect(page.locator("#verdict")).to_have_text("Complete.")
+    sha256 = hashlib.sha256(Path(downloaded.value.path()).read_bytes()).hexdigest()
+    expect(page.locator("#receipt-sha256")).to_have_text(sha256)
 
 
 # Transform

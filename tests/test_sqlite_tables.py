@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from stores.base import BadKey, Rows, StoreBusy, StoreError, Tables
 from stores.sqlite_lines import csv_real
 from stores.sqlite_tables import SQLiteTables
+from tests.contract_queries import QueriesContract
 from tests.contract_tables import Column, TablesContract, Value, blocks, parsed_csv, parsed_ndjson, read
 from tests.harness import eventually
 
@@ -40,6 +41,8 @@ class Database:
 
     def __init__(self, path: Path, mode: str = "wal") -> None:
         self.path = path
+        self.mode = mode
+        self.opened: list[SQLiteTables] = []
         self.execute(f"PRAGMA journal_mode = {mode}")
 
     def execute(self, *statements: str, timeout_s: float = 5.0) -> None:
@@ -65,7 +68,8 @@ class Database:
         self.fill(table, rows)
 
     def tables(self, *allowed: str) -> SQLiteTables:
-        return SQLiteTables(self.path, allowed)
+        self.opened.append(SQLiteTables(self.path, allowed))
+        return self.opened[-1]
 
     def open_files(self) -> int:
         """How many descriptors of this process show the database or what lies beside it."""
@@ -93,6 +97,28 @@ class TestSQLiteTables(TablesContract):
     @pytest.fixture(params=["wal", "delete"])
     def database(self, request: pytest.FixtureRequest, tmp_path: Path) -> Database:  # type: ignore[override]
         return Database(tmp_path / "app.db", request.param)
+
+
+class TestSQLiteQueries(QueriesContract):
+    """Conditions, order and moments, in the same two modes."""
+
+    @pytest.fixture(params=["wal", "delete"])
+    def database(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:  # type: ignore[override]
+        database = Database(tmp_path / "app.db", request.param)
+        yield database
+        for tables in database.opened:
+            tables.dispose()
+
+    def test_a_snapshot_is_one_moment(self, database: Database, things: Tables) -> None:
+        """In WAL mode as everywhere; a rollback journal lets nobody write while a snapshot stands."""
+        if database.mode == "wal":
+            super().test_a_snapshot_is_one_moment(database, things)
+            return
+        snapshot = things.snapshot()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database.execute("UPDATE things SET name = 'new'", timeout_s=0)
+        snapshot.close()
+        database.execute("UPDATE things SET name = 'new'", timeout_s=0)
 
 
 # Keys
@@ -325,6 +351,29 @@ def test_a_table_may_have_many_columns(tmp_path: Path, count: int) -> None:
 def test_a_real_is_the_shortest_decimal_that_reads_back(value: float) -> None:
     """What the slow path writes is a number of JSON, and reads back to the last bit."""
     assert json.loads(csv_real(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e15, "1e+15"),
+        (-1234567890123456.0, "-1.234567890123456e+15"),
+        (999999999999999.0, "999999999999999.0"),
+        (1e16, "1e+16"),
+        (39631670617849664.0, "3.9631670617849664e+16"),
+        (9.45718187737742e16, "9.457181877377421e+16"),
+        (-3846560590918315.5, "-3.8465605909183155e+15"),
+        (1e22, "1e+22"),
+        (1e-5, "1e-05"),
+        (0.0001, "0.0001"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (5e-324, "5e-324"),
+        (9007199254740993.0, "9.007199254740992e+15"),
+    ],
+)
+def test_a_real_is_written_as_postgresql_does(value: float, text: str) -> None:
+    """What SELECT v::text of PostgreSQL 12 and later gives, and a whole number its point."""
+    assert csv_real(value) == text
 
 
 def test_very_long_rows_come_in_blocks_of_their_own_size(database: Database) -> None:

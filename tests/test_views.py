@@ -95,13 +95,23 @@ BOUNDS: dict[str, dict[str, list[str]]] = {
         "columns": ["", "nothing", "id,", ",", "id;", "x" * 4097],
         "after": ["x" * 1025, "x"],
         "limit": within(10**9),
+        "order": ["", "name", "up", "id.up"],
     },
     "GET /api/export": {
         "table": ["", "x" * 129],
         "columns": ["", "nothing", "id,"],
         "after": ["x" * 1025, "x"],
         "limit": within(10**9),
+        "order": ["", "name.desc", "DESC"],
+        "format": ["", "xml", "CSV"],
+        "filename": ["", ".hidden", "a/b.csv", 'a".csv', "a\nb", "x" * 201],
+        "excel": ["2", "", "true"],
+        "length": ["", "1", "EXACT"],
+        "id": [*ID_CHARACTERS, "a.b"],
     },
+    "GET /api/export/users.ndjson": {"excel": ["1"], "columns": ["nothing"], "format": ["parquet"]},
+    "GET /api/export/users.csv-metadata.json": {"columns": ["", "nothing"]},
+    "GET /api/export/an-id": {"after": ["x" * 129]},
     "POST /api/transform": {
         "to": [
             "",
@@ -179,7 +189,9 @@ def test_a_table_that_is_not_exported_is_not_found(client: FlaskClient, route: s
 
 # HEAD and methods
 
-SAMPLES = {"filename": "a.txt", "id": "a"}
+SAMPLES = {"filename": "a.txt", "id": "a", "name": "users.csv"}
+# What is known only by making the content may be left out of HEAD (RFC 9110, 9.3.2): the moment of an export.
+MADE = {"Export-Snapshot", "Export-Receipt"}
 QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-safe": "interval=0"}
 
 
@@ -206,7 +218,7 @@ def test_head_says_what_get_says(app: Flask, client: FlaskClient, settings: Sett
             assert head.data == b"", path
             assert head.status_code == get.status_code, path
             assert get.status_code in (200, 204), path
-            assert dict(head.headers) == dict(get.headers), path
+            assert dict(head.headers) == {name: text for name, text in get.headers.items() if name not in MADE}, path
     assert len(wire.links) == 0
 
 
