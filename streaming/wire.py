@@ -88,7 +88,7 @@ class Link:
     def __init__(
         self, environ: Mapping[str, Any], probe: Callable[[], bytes | None] | None = None, drainable: bool = False
     ) -> None:
-        self.socket = _plain_socket(environ)
+        self.socket = plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
         self.gone = False
         self.draining = links.draining
@@ -283,7 +283,7 @@ links = Links()
 
 def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
     """Wait until a write of some 16 KiB would not wait for the client; return whether it is so, None if unknowable."""
-    connection = _plain_socket(environ)
+    connection = plain_socket(environ)
     if connection is None:
         return None
     # gevent's poll and not its select, which takes no descriptor above 1,023.
@@ -292,7 +292,15 @@ def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
     return bool(poll.poll(timeout_s * 1000))
 
 
-def _plain_socket(environ: Mapping[str, Any]) -> Any:
+def interim(environ: Mapping[str, Any], answer: bytes) -> None:
+    """Write an interim answer (1xx) before the answer itself, where the connection is plain and takes it at once."""
+    connection = plain_socket(environ)
+    if connection is not None and answer and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+        with contextlib.suppress(OSError):
+            connection._sock.send(answer, socket.MSG_DONTWAIT)
+
+
+def plain_socket(environ: Mapping[str, Any]) -> Any:
     """Return gunicorn's socket where its bytes are the connection's own: gevent, Linux, no TLS, no HTTP/2."""
     connection = environ.get("gunicorn.socket")
     plain = type(connection) is gevent.socket.socket and environ.get("HTTP_VERSION") != "2"

@@ -23,6 +23,10 @@ PURE = {
         "transforms",
         "event_lines",
         "positions",
+        "digests",
+        "file_names",
+        "rates",
+        "upload_draft",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
