@@ -140,11 +140,9 @@ class FileResumables:
         for id in {path.name.partition(".")[0] for path in self._folder.glob("*")}:
             with contextlib.suppress(StoreError, OSError):
                 if ID.fullmatch(id) and self._old(id) and (held := self._hold_stray(id)) is not None:
-                    if not held.upload.over:
+                    if self.path(id, _KNOWN).exists() and not held.upload.over:
                         expired.append(id)
-                        held.delete()
-                    else:
-                        held.forget()
+                    held.forget()
         return expired
 
     def _old(self, id: str) -> bool:

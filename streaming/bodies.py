@@ -11,6 +11,9 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import mmap
+import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,11 +25,14 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.errors import BadRequest, BodyStalled, TooLarge
-from streaming.wire import RESPONSE, Pace
+from streaming.wire import RESPONSE, Pace, plain_socket
 
 PIECE_BYTES = 256 * 1024
 DISCARD_BYTES = 2**30
-DISCARD_S = 10.0
+DISCARD_S = 30.0
+_TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
+# Never read, and on a plain connection never written: no memory stands behind it.
+_waste = mmap.mmap(-1, 4 * 2**20)
 # So little gunicorn may as well read itself.
 _SMALL_BYTES = 64 * 1024
 
@@ -159,9 +165,10 @@ def _discard(environ: Mapping[str, Any]) -> None:
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return
-    block = memoryview(bytearray(PIECE_BYTES))
+    # The kernel throws it away without copying it (tcp(7)); of a TLS connection it has to be deciphered.
+    flags = _TRUNCATE if plain_socket(environ) is not None else 0
     left, deadline, pace = DISCARD_BYTES, time.monotonic() + DISCARD_S, Pace()
     with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
-        while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(block)):
+        while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(_waste, 0, flags)):
             left -= count
             pace.rest()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import gevent
+from gevent.monkey import is_module_patched
 
 from stores.base import START, Config, Log, NoStream, StoreError, UnknownOffset
 from streaming.events import Event
@@ -64,6 +65,7 @@ class Claims:
         self._store = store
         self._holders: dict[str, Holder] = {}
         self._follower: Any = None
+        self._users = 0
 
     @contextlib.contextmanager
     def taking(self, id: str, hold: Callable[[], Held | None]) -> Iterator[tuple[Held, Holder]]:
@@ -105,16 +107,16 @@ class Claims:
 
     def _listen(self) -> None:
         """Hear of every claim that is made from now on."""
-        if self._follower is None:
-            self._waits = 0
+        self._users += 1
+        # Without gevent's patches this is no worker among others, and the log's wait would stop the whole process.
+        if self._follower is None and is_module_patched("threading"):
             self._follower = gevent.spawn(self._follow, self._tail())
-        self._waits += 1
 
     def _rest(self) -> None:
-        self._waits -= 1
-        if not self._waits:
-            follower, self._follower = self._follower, None
-            follower.kill(block=False)
+        self._users -= 1
+        if not self._users and self._follower is not None:
+            self._follower.kill(block=False)
+            self._follower = None
 
     def _tail(self) -> str:
         try:
