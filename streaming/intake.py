@@ -22,7 +22,7 @@ from streaming import digests, file_names, stored
 from streaming.arrivals import Arrivals
 from streaming.claims import Claims, Holder
 from streaming.digests import Digests
-from streaming.errors import BadRequest, Gone, Problem, public
+from streaming.errors import BadRequest, Gone, Locked, Problem, public
 from streaming.progress import Progress
 
 log = logging.getLogger("perennial.uploads")
@@ -75,7 +75,8 @@ class Intake:
         if not upload.partial:
             return
         for id in self.resumables.waiting_for(upload.id):
-            with contextlib.suppress(NoUpload), self.taking(id):
+            # What happens to that one is told to its own client, who asks for it.
+            with contextlib.suppress(NoUpload, Gone, Locked), self.taking(id):
                 log.info("%s: its parts are looked through", id)
 
     def sweep(self) -> None:
