@@ -89,14 +89,6 @@ def test_tus_js_client(
     assert arrived(server, file, unquote(location.rpartition("/")[2]))
 
 
-@pytest.mark.slow
-def test_tus_js_client_with_a_stream(server: LiveServer, tus_js: Callable[..., dict[str, Any]], file: Path) -> None:
-    """Whose length is known at its end only. (Not a multiple of chunkSize: there 4.3.1 announces a piece it has not.)"""
-    options = {"stream": True, "chunkSize": 1_700_000, "uploadLengthDeferred": True}
-    tus_js(server.port, file, metadata={"filename": file.name}, **options)
-    assert arrived(server, file)
-
-
 def tuspy(port: int, path: Path, **options: object) -> str:
     """Upload with tuspy, in a process of its own: it leaves files open. Return the upload's URL."""
     command = [sys.executable, str(HERE / "upload.py"), f"http://127.0.0.1:{port}/api/uploads", str(path)]

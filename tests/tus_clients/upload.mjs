@@ -2,17 +2,16 @@
 //
 // Prints one line of JSON: {"url", "attempts", "location"} or {"error"}. `url` in the options resumes that upload.
 
-import { createReadStream, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { Upload } from "tus-js-client";
 
 const [endpoint, path, json] = process.argv.slice(2);
-const { stream, ...options } = JSON.parse(json);
 
 let attempts = 0;
-const upload = new Upload(stream ? createReadStream(path) : readFileSync(path), {
+const upload = new Upload(readFileSync(path), {
   endpoint,
   retryDelays: Array(50).fill(20),
-  ...options,
+  ...JSON.parse(json),
   onBeforeRequest: () => void attempts++,
   onError: (error) => print({ error: String(error) }),
   onSuccess: ({ lastResponse } = {}) =>
