@@ -13,16 +13,32 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
-from blueprints import chat, downloads, events, exports, pages, records, status, streams, text, uploads
+from blueprints import (
+    chat,
+    downloads,
+    events,
+    exports,
+    pages,
+    records,
+    resumables,
+    status,
+    streams,
+    text,
+    uploads,
+)
 from settings import Settings
 from stores import seed, sqlite_log
 from stores.base import Log, StoreError, StoreFull, Tables
+from stores.disk import Disk
 from stores.memory import MemoryLog
+from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.claims import Claims
 from streaming.errors import DiskFull, Problem, Unavailable
+from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
 
 
@@ -40,9 +56,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = Lease(log)
     app.extensions["tables"] = tables = _open_tables(settings)
-    app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
+    uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
+    app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
+    app.extensions["intake"] = Intake(
+        FileResumables(uploads_dir, settings.UPLOAD_KEEP_S, disk),
+        Claims(log),
+        log,
+        settings.MAX_UPLOAD_BYTES,
+        settings.BODY_TIMEOUT_S,
+        settings.NOTIFICATIONS_KEEP,
+    )
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, exports, events, chat, downloads, uploads, streams, pages, status):
+    for blueprint in (text, records, exports, events, chat, downloads, uploads, resumables, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
@@ -89,6 +114,7 @@ def keep_house(app: Flask) -> None:
             try:
                 app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
+                app.extensions["intake"].sweep()
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
             gevent.sleep(60)
@@ -109,11 +135,11 @@ def problem_response(problem: Problem) -> Response:
     """An error before the first byte, as application/problem+json (RFC 9457); to a returning EventSource as events."""
     if told := reconnects.answer(problem):
         return told
-    body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
+    body = {"type": problem.type, "title": problem.title, "status": problem.status, "detail": problem.detail}
     if problem.parameter:
         body["parameter"] = problem.parameter
-    response = jsonify(body)
-    response.status_code = problem.status
+    response = jsonify(body | dict(problem.members))
+    response.status = f"{problem.status} {problem.title}".rstrip()
     response.content_type = "application/problem+json"
     response.headers["Cache-Control"] = "no-store"
     response.headers.update(problem.headers)
@@ -149,6 +175,12 @@ def _open_log(settings: Settings) -> Log:
         if settings.streams_url == "memory:"
         else SQLiteLog(_path(settings.streams_url), settings.STREAMS_SYNC)
     )
+
+
+def _disk(sync: str) -> Disk:
+    if sync not in ("full", "normal"):
+        raise SystemExit(f"UPLOADS_SYNC must be full or normal, and {sync!r} is not.")
+    return Disk(synced=sync == "full")
 
 
 def _is_redis(url: str) -> bool:

@@ -48,6 +48,12 @@ class Settings:
     )
     BODY_TIMEOUT_S: float = _setting(60.0, "seconds a request body may stall before it is given up")
     MAX_UPLOAD_BYTES: int = _setting(10 * 2**30, "the largest upload")
+    UPLOADS_SYNC: str = _setting(
+        "full", "full: an upload that was acknowledged survives a crash of the machine; normal: of the server"
+    )
+    UPLOAD_KEEP_S: float = _setting(
+        86400.0, "seconds after which a resumable upload that nobody goes on with is forgotten"
+    )
     TRANSFORM_SPOOL_BYTES: int = _setting(
         256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
     )

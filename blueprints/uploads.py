@@ -7,15 +7,27 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator
-from urllib.parse import quote
+from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, Config, KeyReused, Log, StoreError, StoreFull, StreamClosed, UnknownOffset, Uploads
-from streaming import bodies, readers
+from stores.base import (
+    START,
+    KeyReused,
+    Log,
+    NameTaken,
+    Part,
+    StoreError,
+    StoreFull,
+    StreamClosed,
+    UnknownOffset,
+    Uploads,
+)
+from streaming import bodies, digests, file_names, readers, stored
+from streaming.arrivals import Arrivals
 from streaming.cursors import Parameters, last_event_id
+from streaming.digests import Digests
 from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailable
-from streaming.events import json_event
 from streaming.framings import SSE
 from streaming.multipart import FormFile
 from streaming.progress import Progress
@@ -26,62 +38,105 @@ log = logging.getLogger("perennial.uploads")
 blueprint = Blueprint("uploads", __name__)
 
 _ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
-_NAME_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an upload is to become: ``only`` that name; ``content`` and ``file`` are what their digests are made of."""
+
+    name: str
+    only: bool
+    content: Digests
+    file: Digests
+    wanted: str
 
 
 @blueprint.post("/api/upload-progress")
 def upload_progress() -> tuple[Response, int, dict[str, str]]:
-    query = Parameters("filename", "id")
+    query = Parameters("filename", "id", "exists")
     id = query.text("id", "", *_ID) or secrets.token_urlsafe(12)
-    name = query.text("filename", "", "(?s).+", "a file name")
-    if name != _plain(name):
-        raise BadRequest(f"filename must be a plain file name of at most {_NAME_BYTES} bytes.", parameter="filename")
-    body = _body()
+    asked = _asked(query)
+    body = _body(asked)
+    store: Log = current_app.extensions["log"]
+    path = stored.progress_path(id)
     total = None if isinstance(body, FormFile) else bodies.length(request.environ)
-    progress = Progress(current_app.extensions["log"], _path(id), total)
-    with current_app.extensions["lease"].holding(_path(id)):
+    progress = Progress(store, path, total)
+    with current_app.extensions["lease"].holding(path):  # first: without it the progress could be open for ever
         try:
             progress.begin()
         except (KeyReused, StreamClosed) as error:
             raise Conflict("This id has been used for another upload.", parameter="id") from error
-        filename, received = _store(body, name, progress)
-    told = {"received": received, "id": id, "filename": filename, "url": f"/api/download/uploads/{quote(filename)}"}
-    try:
-        progress.complete(told)
-        _publish({"message": f"{filename} was uploaded.", **told})
-    except StoreError:
-        log.exception("%s was stored, and could not be announced", filename)
+        filename, received = _store(body, asked, progress)
+        digest = digests.write({asked.wanted: asked.file.digest(asked.wanted)}) if asked.wanted else ""
+        told = {"id": id, **stored.told(filename, received, digest)}
+        try:
+            progress.complete(told)
+            stored.publish(store, current_app.extensions["settings"].NOTIFICATIONS_KEEP, told)
+        except StoreError:
+            log.exception("%s was stored, and could not be announced", filename)
     return jsonify(told), 201, {"Location": str(told["url"])}
 
 
-def _body() -> FormFile | Iterator[bytes]:
+def _asked(query: Parameters) -> Asked:
+    name = query.text("filename", "", "(?s).+", "a file name")
+    if name != file_names.plain(name):
+        sentence = f"filename must be a plain file name of at most {file_names.NAME_BYTES} bytes."
+        raise BadRequest(sentence, parameter="filename")
+    only = query.choice("exists", "rename", "rename", "refuse") == "refuse"
+    if only and name and _uploads().has(name):
+        raise _taken()
+    headers = request.headers
+    announced = [digests.parse(headers.get(field, ""), field) for field in ("Content-Digest", "Repr-Digest")]
+    wanted = digests.wanted(headers.get("Want-Repr-Digest", ""), "Want-Repr-Digest")
+    if request.mimetype != "multipart/form-data":  # the body is the file, and need be read once for both
+        both = Digests(*announced, wanted=[wanted])
+        return Asked(name, only, both, both, wanted)
+    return Asked(name, only, Digests(*announced), Digests(wanted=[wanted]), wanted)
+
+
+def _body(asked: Asked) -> FormFile | Arrivals:
     """Return the file's pieces: the body itself, or the file in the form that it is."""
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body: send the file itself, or a form with one file.")
     settings = current_app.extensions["settings"]
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
+    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
     if request.mimetype != "multipart/form-data":
-        return pieces
+        return arrivals
     if not (boundary := request.mimetype_params.get("boundary", "")):
         raise BadRequest("The form has no boundary in its Content-Type.")
-    return FormFile(pieces, boundary.encode("latin-1", "replace"))
+    return FormFile(_fed(arrivals, asked.content), boundary.encode("latin-1", "replace"))
 
 
-def _store(body: FormFile | Iterator[bytes], name: str, progress: Progress) -> tuple[str, int]:
+def _fed(arrivals: Arrivals, content: Digests) -> Iterator[bytes | memoryview]:
+    for piece in arrivals:
+        content.update(piece)
+        yield piece
+
+
+def _store(body: FormFile | Arrivals, asked: Asked, progress: Progress) -> tuple[str, int]:
     """Write the pieces to disk; return the name that the file got and its size. Nothing is left of a failure."""
-    uploads: Uploads = current_app.extensions["uploads"]
     with _failures_told(progress):
-        part = uploads.begin()
+        part = _uploads().begin()
         try:
-            for piece in body:
-                part.write(piece)
+            feeds = [asked.file] if asked.file else []
+            for _ in body.into(part, *feeds) if isinstance(body, Arrivals) else _write(body, part, *feeds):
                 progress.moved(part.size)
             if not (part.size or isinstance(body, FormFile)):
                 raise BadRequest("There is no body: it is empty.")
-            own_name = _plain(body.filename) if isinstance(body, FormFile) else ""
-            return part.finish(name or own_name or "upload.bin"), part.size
+            if wrong := asked.content.mismatch():
+                raise BadRequest(f"The body has another {wrong} digest than was announced; it was not kept.")
+            own_name = file_names.plain(body.filename) if isinstance(body, FormFile) else ""
+            return part.finish(asked.name or own_name or file_names.UNNAMED, only=asked.only), part.size
+        except NameTaken as error:
+            raise _taken() from error
         finally:
             part.discard()
+
+
+def _write(form: FormFile, part: Part, *feeds: Digests) -> Iterator[None]:
+    for piece in form:
+        part.write(piece, *feeds)
+        yield
 
 
 @contextlib.contextmanager
@@ -103,18 +158,13 @@ def _failures_told(progress: Progress) -> Iterator[None]:
         raise
 
 
-def _plain(name: str) -> str:
-    """Return ``name`` without what makes it more than a name: a path, a leading dot, controls, too many bytes."""
-    last = name.replace("\\", "/").rpartition("/")[2].lstrip(".")
-    printable = "".join(c for c in last if c.isprintable())
-    return printable.encode("utf-8", "ignore")[:_NAME_BYTES].decode("utf-8", "ignore")
+def _taken() -> Conflict:
+    return Conflict("There is a file of this name, and exists=refuse was asked for.", parameter="filename")
 
 
-def _publish(told: dict[str, object]) -> None:
-    settings = current_app.extensions["settings"]
-    store: Log = current_app.extensions["log"]
-    kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
-    store.append("notifications/default", [json_event(told, "notification")], create=kept)
+def _uploads() -> Uploads:
+    uploads: Uploads = current_app.extensions["uploads"]
+    return uploads
 
 
 @blueprint.get("/api/upload-progress/<id>")
@@ -124,16 +174,13 @@ def upload_progress_events(id: str) -> Response:
         raise BadRequest(f"id must be {_ID[1]}.", parameter="id")  # or it would wait for what cannot come
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")
     store: Log = current_app.extensions["log"]
+    path = stored.progress_path(id)
     try:
-        state = store.read(_path(id), cursor, limit=0)
+        state = store.read(path, cursor, limit=0)
     except UnknownOffset:
         # Short, and soon forgotten: whoever comes with a cursor from before is told all there is.
         cursor = START
-        state = store.read(_path(id), cursor, limit=0)
+        state = store.read(path, cursor, limit=0)
     if state.closed and cursor == state.tail:
         return Response(status=204)
-    return respond(readers.Follow(store, _path(id), cursor), SSE(cursor))
-
-
-def _path(id: str) -> str:
-    return f"uploads/{id}"
+    return respond(readers.Follow(store, path, cursor), SSE(cursor))

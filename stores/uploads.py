@@ -10,29 +10,32 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import errno
+import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from gevent.threadpool import ThreadPool
-
-from stores.base import StoreError, StoreFull
+from stores.base import Feed, NameTaken
+from stores.disk import Disk, GrowingFile, store_error
+from streaming.file_names import numbered
 
 
 class FileUploads:
     """Uploads into the folder ``root``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
-        self._threads = ThreadPool(4)
+        self._disk = disk or Disk()
 
     def begin(self) -> Part:
         """Return a new, empty part; the caller finishes or discards it."""
-        return Part(self._root, self._in_thread)
+        return Part(self._root, self._disk)
+
+    def has(self, name: str) -> bool:
+        """Whether a finished file has this name now; another one may get it at any time."""
+        return os.path.lexists(self._root / name)
 
     def sweep(self, age_s: float) -> int:
         """Delete the parts that a killed process left behind: unwritten for ``age_s`` seconds; return how many."""
@@ -46,93 +49,67 @@ class FileUploads:
         return swept
 
     def dispose(self) -> None:
-        self._threads.kill()
-
-    def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        job = self._threads.spawn(_outcome, work, *args)
-        try:
-            result, error = job.get()
-        except BaseException:
-            # The thread still uses the descriptor: if it were closed now, another file could get its number.
-            job.wait()
-            raise
-        if error is not None:
-            raise error
-        return result
-
-
-def _outcome(work: Callable[..., Any], *args: Any) -> tuple[Any, OSError | None]:
-    """Return what ``work`` returns, or its error: gevent would print what is raised in a thread."""
-    try:
-        return work(*args), None
-    except OSError as error:
-        return None, error
+        self._disk.dispose()
 
 
 class Part:
     """An upload that is not whole yet. Its methods wait cooperatively and raise StoreFull, StoreError."""
 
-    def __init__(self, root: Path, in_thread: Callable[..., Any]) -> None:
+    def __init__(self, root: Path, disk: Disk) -> None:
         self._root = root
-        self._in_thread = in_thread
+        self._disk = disk
         self._path = root / f".part-{secrets.token_hex(8)}"
         try:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = GrowingFile(disk, os.open(self._path, flags, 0o644))
         except OSError as error:
-            raise _store_error(error) from error
-        self.size = 0
+            raise store_error(error) from error
 
-    def write(self, piece: bytes) -> None:
-        """Append ``piece`` whole."""
-        view = memoryview(piece)
-        while view:
-            written = self._do(os.write, self._file, view)
-            self.size += written
-            view = view[written:]
+    @property
+    def size(self) -> int:
+        return self._file.size
 
-    def finish(self, name: str) -> str:
-        """Make the bytes durable and give them ``name``, or the next free "name (2)"; return the name they got."""
-        self._do(os.fdatasync if hasattr(os, "fdatasync") else os.fsync, self._file)
-        stem, dot, suffix = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-        final, number = name, 1
-        while not self._named(final):
-            number += 1
-            final = f"{stem} ({number}){dot}{suffix}"
-        self._do(_sync_folder, self._root)
+    def write(self, piece: bytes | memoryview, *feeds: Feed) -> None:
+        """Append ``piece`` whole; ``feeds`` are fed with it, in the thread that writes."""
+        self._file.append(piece, *feeds)
+
+    def fill(self, receive: Callable[[memoryview], int | None], most: int, *feeds: Feed) -> tuple[int, bool]:
+        """Append what ``receive`` gets (stores/disk.py)."""
+        return self._file.fill(receive, most, *feeds)
+
+    def finish(self, name: str, *, only: bool = False) -> str:
+        """Make the bytes durable and give them ``name``, or the next free "name (2)"; return the name they got.
+
+        ``only``: that name or none. Raises NameTaken.
+        """
+        self._file.sync()
+        final = link_free(self._disk, self._path, self._root, [name] if only else numbered(name))
+        self._disk.sync_folder(self._root)
         self.discard()
         return final
 
     def discard(self) -> None:
         """Forget what was not finished; once or often."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file.fileno() >= 0:
+            self._file.close()
             self._path.unlink(missing_ok=True)
 
-    def _named(self, name: str) -> bool:
+
+def link_free(disk: Disk, path: Path, root: Path, names: Iterable[str]) -> str:
+    """Give the file ``path`` the first of ``names`` that no other has in ``root``. Raises NameTaken, StoreError.
+
+    A file that has one of them already keeps it: its process was killed right after this step.
+    """
+    linked = path.stat().st_nlink > 1 if path.exists() else False
+    for name in itertools.islice(names, 10_000):
         with contextlib.suppress(FileExistsError):
-            self._do(os.link, self._path, self._root / name)  # unlike rename, link never replaces
-            return True
-        return False
-
-    def _do(self, work: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return self._in_thread(work, *args)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise _store_error(error) from error
+            if not (linked and _same(path, root / name)):
+                disk.do(os.link, path, root / name)  # unlike rename, link never replaces
+            return name
+    raise NameTaken("There is a file of this name.")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable: fdatasync of a file says nothing of its name."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _store_error(error: OSError) -> StoreError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return StoreFull("No space is left for this upload.") if full else StoreError("The upload could not be stored.")
+def _same(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(path.lstat(), other.lstat())
+    return False

@@ -11,21 +11,28 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import mmap
+import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gevent
+import gevent.socket
 from flask import Response, request
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.errors import BadRequest, BodyStalled, TooLarge
-from streaming.wire import RESPONSE, Pace
+from streaming.wire import RESPONSE, Pace, plain_socket
 
 PIECE_BYTES = 256 * 1024
 DISCARD_BYTES = 2**30
-DISCARD_S = 10.0
+DISCARD_S = 30.0
+_TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
+# Never read, and on a plain connection never written: no memory stands behind it.
+_waste = mmap.mmap(-1, 4 * 2**20)
 # So little gunicorn may as well read itself.
 _SMALL_BYTES = 64 * 1024
 
@@ -47,8 +54,7 @@ def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iter
     Raises TooLarge as soon as it is known to exceed ``limit_bytes``, BodyStalled when nothing arrives for ``stall_s``
     seconds, BadRequest when it ends before its announced end or is wrongly framed.
     """
-    if (announced := length(environ)) is not None and announced > limit_bytes:
-        raise TooLarge(f"The body has {announced} bytes, and at most {limit_bytes} are taken.")
+    check_length(environ, limit_bytes)
     received = 0
     pace = Pace()
     source = _source(environ)
@@ -58,9 +64,28 @@ def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iter
             raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
         yield piece
         pace.rest()
-    if announced is not None and received < announced:
-        _fail(environ)
+    check_whole(environ, received)
+
+
+def check_length(environ: Mapping[str, Any], limit_bytes: int) -> None:
+    """Raise TooLarge for a body whose announced length is above ``limit_bytes``."""
+    if (announced := length(environ)) is not None and announced > limit_bytes:
+        raise TooLarge(f"The body has {announced} bytes, and at most {limit_bytes} are taken.")
+
+
+def check_whole(environ: Mapping[str, Any], received: int) -> None:
+    """Raise BadRequest for a body that ended before its announced end."""
+    if (announced := length(environ)) is not None and received < announced:
+        fail(environ)
         raise BadRequest(f"The body ended after {received} of {announced} bytes.")
+
+
+def wait_readable(environ: Mapping[str, Any], connection: Any, stall_s: float) -> None:
+    """Return when there is something to read, or the end. Raises BodyStalled after ``stall_s`` seconds."""
+    try:
+        gevent.socket.wait_read(connection.fileno(), timeout=stall_s, timeout_exc=TimeoutError())
+    except TimeoutError:
+        raise _stalled(environ, stall_s) from None
 
 
 def read_all(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> bytes:
@@ -73,13 +98,12 @@ def _next(source: Iterator[bytes], environ: Mapping[str, Any], stall_s: float) -
         with gevent.Timeout(stall_s):
             return next(source, b"")
     except gevent.Timeout:
-        _fail(environ)
-        raise BodyStalled(f"Nothing of the body arrived for {stall_s:g} seconds.") from None
+        raise _stalled(environ, stall_s) from None
     except (NoMoreData, ConnectionError) as error:
-        _fail(environ)
+        fail(environ)
         raise BadRequest("The body ended before its last chunk.") from error
     except ParseException as error:
-        _fail(environ)
+        fail(environ)
         raise BadRequest("The body is not correctly chunked.") from error
 
 
@@ -111,7 +135,12 @@ def _from_chunks(reader: Any) -> Iterator[bytes]:
         reader.parser = None
 
 
-def _fail(environ: Mapping[str, Any]) -> None:
+def _stalled(environ: Mapping[str, Any], stall_s: float) -> BodyStalled:
+    fail(environ)
+    return BodyStalled(f"Nothing of the body arrived for {stall_s:g} seconds.")
+
+
+def fail(environ: Mapping[str, Any]) -> None:
     """Tell gunicorn that the place of the next request on this connection is unknown: it closes, and says so."""
     if (response := environ.get(RESPONSE)) is not None:
         # Without "Connection: close" a client sends its next request into the closing connection.
@@ -127,7 +156,7 @@ def discard_unread(response: Response) -> Response:
     left = getattr(reader, "length", 0)
     unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
     if unread and not response.is_streamed:
-        _fail(environ)
+        fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response
 
@@ -136,9 +165,10 @@ def _discard(environ: Mapping[str, Any]) -> None:
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return
-    block = memoryview(bytearray(PIECE_BYTES))
+    # The kernel throws it away without copying it (tcp(7)); of a TLS connection it has to be deciphered.
+    flags = _TRUNCATE if plain_socket(environ) is not None else 0
     left, deadline, pace = DISCARD_BYTES, time.monotonic() + DISCARD_S, Pace()
     with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
-        while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(block)):
+        while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(_waste, 0, flags)):
             left -= count
             pace.rest()

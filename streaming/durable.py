@@ -26,8 +26,8 @@ PATH_BYTES = 512
 INTERNAL = ("notifications/", "uploads/", "runs/")
 # A fork would hold on to what is to be dropped here.
 UNFORKED = ("notifications/", "uploads/")
-# What is no stream for anybody outside: who works on what (streaming/leases.py).
-HIDDEN = ("leases/", "held/")
+# What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py).
+HIDDEN = ("leases/", "held/", "claims/")
 RESERVED = "__ds"
 
 JSON = "application/json"

@@ -8,11 +8,14 @@
     ├── BodyStalled         408  the body stopped arriving
     ├── Conflict            409
     ├── Gone                410  it was here, and will not be again
+    ├── PreconditionFailed  412  a protocol's version that is not ours
     ├── TooLarge            413
     ├── UnsupportedType     415
     ├── RangeNotSatisfiable 416  with Content-Range
     ├── Unprocessable       422
+    ├── Locked              423  another request works on it
     ├── TooManyRequests     429  with Retry-After
+    ├── ChecksumMismatch    460  tus's number for a piece that arrived changed
     ├── ClientLeft          499  nobody reads it: nginx's number, for the access log
     ├── UpstreamFailed      502  the model's fault
     ├── Unavailable         503  with Retry-After
@@ -29,6 +32,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
+
+# Statuses of others than the HTTP working group, and what they call them.
+_UNREGISTERED = {460: "Checksum Mismatch", 499: "Client Closed Request"}
 
 
 class Problem(Exception):
@@ -43,16 +50,20 @@ class Problem(Exception):
         parameter: str = "",
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
+        type: str = "about:blank",
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.parameter = parameter
         self.retry_after_s = retry_after_s
         self.headers = headers or {}
+        self.type = type
+        self.members = members or {}
 
     @property
     def title(self) -> str:
-        return HTTPStatus(self.status).phrase if self.status in list(HTTPStatus) else "Client Closed Request"
+        return HTTPStatus(self.status).phrase if self.status in list(HTTPStatus) else _UNREGISTERED.get(self.status, "")
 
 
 class BadRequest(Problem):
@@ -83,6 +94,10 @@ class Gone(Problem):
     status = 410
 
 
+class PreconditionFailed(Problem):
+    status = 412
+
+
 class TooLarge(Problem):
     status = 413
 
@@ -99,8 +114,16 @@ class Unprocessable(Problem):
     status = 422
 
 
+class Locked(Problem):
+    status = 423
+
+
 class TooManyRequests(Problem):
     status = 429
+
+
+class ChecksumMismatch(Problem):
+    status = 460
 
 
 class ClientLeft(Problem):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
@@ -23,7 +23,7 @@ class FormFile:
     or the form is cut off, TooLarge when a header is beyond all measure.
     """
 
-    def __init__(self, pieces: Iterator[bytes], boundary: bytes) -> None:
+    def __init__(self, pieces: Iterable[bytes | memoryview], boundary: bytes) -> None:
         self._pieces = pieces
         self._delimiter = b"--" + boundary
         self._decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER_BYTES)

@@ -94,7 +94,7 @@ class Link:
     def __init__(
         self, environ: Mapping[str, Any], probe: Callable[[], bytes | None] | None = None, drainable: bool = False
     ) -> None:
-        self.socket = _plain_socket(environ)
+        self.socket = plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
         self.gone = False
         self.draining = links.draining
@@ -289,7 +289,15 @@ class Links:
 links = Links()
 
 
-def _plain_socket(environ: Mapping[str, Any]) -> Any:
+def interim(environ: Mapping[str, Any], answer: bytes) -> None:
+    """Write an interim answer (1xx) before the answer itself, where the connection is plain and takes it at once."""
+    connection = plain_socket(environ)
+    if connection is not None and answer and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+        with contextlib.suppress(OSError):
+            connection._sock.send(answer, socket.MSG_DONTWAIT)
+
+
+def plain_socket(environ: Mapping[str, Any]) -> Any:
     """Return gunicorn's socket where its bytes are the connection's own: gevent, Linux, no TLS, no HTTP/2."""
     connection = environ.get("gunicorn.socket")
     plain = type(connection) is gevent.socket.socket and environ.get("HTTP_VERSION") != "2"

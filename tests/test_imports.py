@@ -29,6 +29,10 @@ PURE = {
         "event_lines",
         "positions",
         "one_range",
+        "digests",
+        "file_names",
+        "rates",
+        "upload_draft",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

@@ -357,9 +357,11 @@ def test_chat_stop(page: Any) -> None:
 # Upload
 
 RECORD = """name => {
-    const bar = document.getElementById(name);
     window[name] = [];
-    new MutationObserver(() => window[name].push(bar.value)).observe(bar, {attributes: true});
+    new MutationObserver(() => {
+        const bar = document.querySelector(`#uploads .${name}`);
+        if (bar) window[name].push(bar.value);
+    }).observe(document.getElementById("uploads"), {attributes: true, childList: true, subtree: true});
 }"""
 
 
@@ -375,21 +377,104 @@ def test_upload(page: Any) -> None:
     link = page.locator("#files a")
     expect(link).to_have_text("Grüße – 川.bin", timeout=20_000)
     for name in ("sent", "stored"):
-        expect(page.locator(f"#{name}-text")).to_have_text("2.0 MiB of 2.0 MiB")
         assert any(0 < value < len(content) for value in page.evaluate(name)), f"{name} showed no progress"
     assert page.request.get(link.get_attribute("href")).body() == content
+    expect(page.locator("#uploads li")).to_have_count(0)
 
 
-def test_upload_cancel(page: Any) -> None:
-    """A cancelled upload says so and can be tried again."""
+def test_upload_several(page: Any) -> None:
+    """Each has its row and its link; one that is dropped, too."""
+    page.goto("/upload")
+    page.set_input_files("#file", [{"name": f"n-{n}.bin", "mimeType": "", "buffer": bytes(n)} for n in (1, 2, 3)])
+    page.click("#send")
+    expect(page.locator("#files a")).to_have_count(3)
+    dropped = """() => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File(["dropped"], "dropped.txt"));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
+    }"""
+    page.evaluate(dropped)
+    page.click("#send")
+    expect(page.locator("#files a").first).to_have_text("dropped.txt")
+
+
+def test_upload_cancel(page: Any, server: LiveServer) -> None:
+    """A cancelled upload says so, leaves nothing, and can be tried again."""
     page.goto("/upload")
     throttle(page, upload_per_s=200_000)
-    page.set_input_files("#file", {"name": "big.bin", "mimeType": "", "buffer": bytes(4 * 2**20)})
+    page.set_input_files("#file", {"name": "cancelled.bin", "mimeType": "", "buffer": bytes(4 * 2**20)})
     page.click("#send")
-    expect(page.locator("#state")).to_contain_text("Uploading")
-    page.click("#cancel")
+    expect(page.locator("#uploads .state")).to_contain_text("left")
+    page.click("#uploads .cancel")
     expect(page.locator("#state")).to_contain_text("Cancelled")
+    expect(page.locator("#uploads li")).to_have_count(0)
+    assert page.evaluate("Object.keys(localStorage).filter(key => key.startsWith('tus::'))") == []
+    assert not (server.files / "uploads" / "cancelled.bin").exists()
     expect(page.locator("#send")).to_be_enabled()
+
+
+def test_upload_pauses_and_goes_on(page: Any) -> None:
+    """Nothing moves while it is paused; then it goes on where it stopped."""
+    content = os.urandom(3 * 2**20)
+    page.goto("/upload")
+    throttle(page, upload_per_s=2**20)
+    patches: list[int] = []
+    page.on(
+        "request",
+        lambda asked: patches.append(int(asked.headers["upload-offset"])) if asked.method == "PATCH" else None,
+    )
+    page.set_input_files("#file", {"name": "paused.bin", "mimeType": "", "buffer": content})
+    page.click("#send")
+    expect(page.locator("#uploads .state")).to_contain_text("left")
+    page.click("#uploads .pause")
+    expect(page.locator("#uploads .state")).to_contain_text("Paused")
+    throttle(page)
+    page.click("#uploads .pause")
+    link = page.locator("#files a")
+    expect(link).to_have_text("paused.bin", timeout=20_000)
+    assert page.request.get(link.get_attribute("href")).body() == content
+    assert len(patches) == 2
+    assert 0 < patches[1] < len(content)
+
+
+def test_upload_survives_a_reload(page: Any, tmp_path: Path) -> None:
+    """The page that was closed in the middle shows it again; the same file goes on where it stopped."""
+    content = os.urandom(3 * 2**20)
+    (tmp_path / "reloaded.bin").write_bytes(content)
+    page.goto("/upload")
+    throttle(page, upload_per_s=2**20)
+    page.set_input_files("#file", tmp_path / "reloaded.bin")
+    page.click("#send")
+    expect(page.locator("#uploads .state")).to_contain_text("left")
+    page.reload()
+    expect(page.locator("#uploads .name")).to_have_text("reloaded.bin")
+    patches: list[int] = []
+    page.on(
+        "request",
+        lambda asked: patches.append(int(asked.headers["upload-offset"])) if asked.method == "PATCH" else None,
+    )
+    page.set_input_files("#file", tmp_path / "reloaded.bin")
+    page.click("#send")
+    link = page.locator("#files a")
+    expect(link).to_have_text("reloaded.bin", timeout=20_000)
+    assert page.request.get(link.get_attribute("href")).body() == content
+    (offset,) = patches
+    assert 0 < offset < len(content)
+
+
+def test_upload_is_seen_in_another_tab(page: Any) -> None:
+    """A second tab sees it move and come to its end, and does not touch it."""
+    page.goto("/upload")
+    throttle(page, upload_per_s=2**20)
+    other = page.context.new_page()
+    other.goto("/upload")
+    other.evaluate(RECORD, "stored")
+    page.set_input_files("#file", {"name": "seen.bin", "mimeType": "", "buffer": os.urandom(2 * 2**20)})
+    page.click("#send")
+    expect(other.locator("#uploads .name")).to_have_text("seen.bin")
+    expect(other.locator("#files a")).to_have_text("seen.bin", timeout=20_000)
+    assert any(0 < value < 2 * 2**20 for value in other.evaluate("stored"))
+    expect(page.locator("#files a")).to_have_text("seen.bin")
 
 
 # Video

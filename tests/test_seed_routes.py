@@ -640,7 +640,7 @@ def watched(server: LiveServer, id: str) -> list[tuple[str, dict[str, Any]]]:
 
 def parts(server: LiveServer) -> list[str]:
     """What unfinished uploads have left behind."""
-    return [path.name for path in (server.files / "uploads").iterdir() if path.name.startswith(".")]
+    return [path.name for path in (server.files / "uploads").iterdir() if path.name.startswith(".part-")]
 
 
 def test_a_body_is_stored_and_told(server: LiveServer, name: str) -> None:

@@ -1,0 +1,279 @@
+"""Uploads in several requests: a file of the bytes that came, and beside it what is known of them.
+
+Rules:
+- The file's size is the offset. What is known is small, and replaced as a whole.
+- Who works on an upload holds a lock on its file (flock): one at a time on all workers, and none by a killed one.
+- It lies below the folder of the finished files, hidden, so that it becomes one of them by ``link``: one step, which
+  replaces nothing. A file with two names was finished by somebody who could not say so any more.
+- Its age is the file's own: the time of the last write, or of its end.
+
+A folder ``.resumable`` holds, of each upload: ``<id>`` (bytes), ``<id>.json`` (what is known), ``<id>.joins`` (of a
+final one that waits for its parts).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from stores.base import Feed, NoUpload, PartMissing, StoreError, Upload
+from stores.disk import Disk, GrowingFile, store_error, write_whole
+from stores.uploads import link_free
+from streaming.file_names import numbered
+
+FOLDER = ".resumable"
+ID = re.compile("[A-Za-z0-9_-]{16,64}")
+_KNOWN = ".json"
+_JOINS = ".joins"
+_BLOCK_BYTES = 2**20
+# So much is read or copied before a thread is free for others again.
+_SLICE_BYTES = 64 * 2**20
+# Files without what belongs beside them are left by a process that was killed between two steps.
+_STRAY_S = 3600
+
+_decode = msgspec.json.Decoder(Upload).decode
+
+
+class FileResumables:
+    """Below ``root``, the folder of finished files. They expire ``keep_s`` seconds after the last write or the end."""
+
+    def __init__(self, root: Path, keep_s: float, disk: Disk | None = None) -> None:
+        self._root = root
+        self._keep_s = keep_s
+        self.disk = disk or Disk()
+        self._folder = root / FOLDER
+
+    def create(self, upload: Upload) -> Held:
+        for part in upload.parts:
+            self.whole(part)
+        held = None
+        try:
+            self._folder.mkdir(exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            held = Held(self, upload, os.open(self.path(upload.id), flags, 0o644))
+            fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if upload.parts:
+                self.path(upload.id, _JOINS).touch()
+            held.change(upload)
+            self.disk.sync_folder(self._folder)
+        except (OSError, StoreError) as error:
+            if held is not None:
+                held.delete()
+            raise store_error(error) if isinstance(error, OSError) else error from error
+        return held
+
+    def look(self, id: str) -> Upload:
+        if not ID.fullmatch(id):
+            raise NoUpload("There is no such upload.")
+        try:
+            return _decode(self.path(id, _KNOWN).read_bytes())
+        except FileNotFoundError:
+            raise NoUpload("There is no such upload.") from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise StoreError("This upload cannot be read.") from error
+
+    def hold(self, id: str) -> Held | None:
+        descriptor = -1
+        if not self.look(id).over:
+            try:
+                descriptor = os.open(self.path(id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError:
+                descriptor = -1  # finished or deleted since the look
+        try:
+            upload = self.look(id)  # what is known may have been changed by the last one who held it
+        except StoreError:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        if descriptor < 0 and not upload.over:
+            raise NoUpload("There is no such upload.")
+        if upload.over and descriptor >= 0:
+            os.close(descriptor)
+            descriptor = -1
+        return Held(self, upload, descriptor)
+
+    def whole(self, id: str) -> int | None:
+        try:
+            part = self.look(id)
+            size = self.path(id).stat().st_size
+        except (NoUpload, OSError):
+            raise PartMissing("A part of the final upload is not there.") from None
+        if not part.partial:
+            raise PartMissing("A part of the final upload is no partial upload.")
+        return size if size == part.length else None
+
+    def waiting_for(self, id: str) -> Sequence[str]:
+        waiting = []
+        for path in self._folder.glob("*" + _JOINS):
+            with contextlib.suppress(StoreError):
+                if id in self.look(path.stem).parts:
+                    waiting.append(path.stem)
+        return waiting
+
+    def expires_at(self, id: str) -> float:
+        for path in (self.path(id), self.path(id, _KNOWN)):
+            with contextlib.suppress(OSError):
+                return path.stat().st_mtime + self._keep_s
+        raise NoUpload("There is no such upload.")
+
+    def expire_within(self, id: str, seconds: float) -> None:
+        at = time.time() + seconds - self._keep_s
+        with contextlib.suppress(OSError):
+            if self.path(id).stat().st_mtime > at:
+                os.utime(self.path(id), (at, at))
+
+    def sweep(self) -> Sequence[str]:
+        expired = []
+        for id in {path.name.partition(".")[0] for path in self._folder.glob("*")}:
+            with contextlib.suppress(StoreError, OSError):
+                if ID.fullmatch(id) and self._old(id) and (held := self._hold_stray(id)) is not None:
+                    if self.path(id, _KNOWN).exists() and not held.upload.over:
+                        expired.append(id)
+                    held.forget()
+        return expired
+
+    def _old(self, id: str) -> bool:
+        """Whether it has expired, or is a part of an upload that was never quite made."""
+        try:
+            self.look(id)
+        except NoUpload:
+            return self.expires_at(id) - self._keep_s < time.time() - _STRAY_S
+        return self.expires_at(id) < time.time()
+
+    def _hold_stray(self, id: str) -> Held | None:
+        try:
+            return self.hold(id)
+        except NoUpload:
+            return Held(self, Upload(id, ""), -1)
+
+    def dispose(self) -> None:
+        self.disk.dispose()
+
+    def path(self, id: str, suffix: str = "") -> Path:
+        return self._folder / (id + suffix)
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+
+class Held:
+    """An upload that this caller alone works on (stores/base.py: HeldUpload)."""
+
+    def __init__(self, store: FileResumables, upload: Upload, descriptor: int) -> None:
+        self._store = store
+        self._disk = store.disk
+        self.upload = upload
+        self._file = GrowingFile(self._disk, descriptor) if descriptor >= 0 else None
+
+    @property
+    def offset(self) -> int:
+        return self._file.size if self._file else self.upload.size
+
+    def fileno(self) -> int:
+        return self._growing().fileno()
+
+    def write(self, piece: bytes | memoryview, *feeds: Feed) -> None:
+        self._growing().append(piece, *feeds)
+
+    def fill(self, receive: Callable[[memoryview], int | None], most: int, *feeds: Feed) -> tuple[int, bool]:
+        return self._growing().fill(receive, most, *feeds)
+
+    def sync(self) -> int:
+        return self._growing().sync()
+
+    def cut(self, offset: int) -> None:
+        self._growing().cut(offset)
+
+    def read(self, feed: Feed) -> None:
+        for offset in range(0, self.offset, _SLICE_BYTES):
+            self._disk.do(_read, self.fileno(), offset, feed)
+
+    def change(self, upload: Upload) -> None:
+        path = self._store.path(upload.id, _KNOWN)
+        self._disk.do(write_whole, path, msgspec.json.encode(upload), self._disk.synced)
+        self.upload = upload
+
+    def join(self) -> bool:
+        if any(self._store.whole(part) is None for part in self.upload.parts):
+            return False
+        self.cut(0)
+        for part in self.upload.parts:
+            path = self._store.path(part)
+            for offset in range(0, path.stat().st_size, _SLICE_BYTES):
+                self._disk.do(_copy, path, offset, self.fileno(), self.offset)
+                self._growing().grown()
+        return True
+
+    def finish(self, name: str) -> Upload:
+        size = self.sync()
+        path, root = self._store.path(self.upload.id), self._store.root
+        final = link_free(self._disk, path, root, numbered(name))
+        self._disk.sync_folder(root)
+        status = os.fstat(self.fileno())
+        self.change(replace(self.upload, length=size, finished=final, size=size, inode=status.st_ino))
+        path.unlink(missing_ok=True)
+        self._store.path(self.upload.id, _JOINS).unlink(missing_ok=True)
+        return self.upload
+
+    def delete(self) -> None:
+        if self.upload.over:
+            with contextlib.suppress(OSError):
+                file = self._store.root / self.upload.finished
+                if file.lstat().st_ino == self.upload.inode:  # else it is another file of the same name
+                    file.unlink()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the upload; the file that it became stays."""
+        for suffix in (_KNOWN, _KNOWN + ".new", _JOINS, ""):
+            self._store.path(self.upload.id, suffix).unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()  # and with it the lock
+
+    def _growing(self) -> GrowingFile:
+        if self._file is None:
+            raise StoreError("This upload is over.")
+        return self._file
+
+
+def _read(descriptor: int, offset: int, feed: Feed) -> None:
+    end = offset + _SLICE_BYTES
+    while block := os.pread(descriptor, min(_BLOCK_BYTES, end - offset), offset):
+        feed.update(block)
+        offset += len(block)
+
+
+def _copy(path: Path, offset: int, target: int, at: int) -> None:
+    """Copy a slice of the file to ``at`` in ``target``; file systems that can share blocks copy none."""
+    end = min(offset + _SLICE_BYTES, path.stat().st_size)
+    with path.open("rb", buffering=0) as source:
+        while offset < end:
+            count = _copy_some(source.fileno(), offset, target, at, end - offset)
+            offset, at = offset + count, at + count
+
+
+def _copy_some(source: int, offset: int, target: int, at: int, count: int) -> int:
+    with contextlib.suppress(AttributeError):  # of Linux only
+        try:
+            return os.copy_file_range(source, target, count, offset, at)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    return os.pwrite(target, os.pread(source, min(count, _BLOCK_BYTES), offset), at)

@@ -1,0 +1,25 @@
+"""The names of files that come from clients: never trusted, and never more than a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+NAME_BYTES = 200
+UNNAMED = "upload.bin"
+
+
+def plain(name: str) -> str:
+    """Return ``name`` without what makes it more than a name: a path, a leading dot, controls, too many bytes."""
+    last = name.replace("\\", "/").rpartition("/")[2].lstrip(".")
+    printable = "".join(c for c in last if c.isprintable())
+    return printable.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore")
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Yield ``name``, then "name (2)", "name (3)", …, the number before the suffix, without an end."""
+    yield name
+    stem, dot, suffix = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
+    number = 1
+    while True:
+        number += 1
+        yield f"{stem} ({number}){dot}{suffix}"

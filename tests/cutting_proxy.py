@@ -1,0 +1,95 @@
+"""A TCP proxy that cuts: its first long connections are reset on both sides after a number of bytes; the rest pass."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+
+# A request without a body, or the head of one.
+SHORT_BYTES = 2000
+
+
+class CuttingProxy:
+    """``with CuttingProxy(port, cuts) as proxy``: ``proxy.port`` leads to ``port``.
+
+    ``cuts``: after how many bytes of the client connections are cut, one after another; those with less than
+    ``SHORT_BYTES`` are none of them. ``cut``: how many have been.
+    """
+
+    def __init__(self, port: int, cuts: Sequence[int]) -> None:
+        self._to = port
+        self._cuts = list(cuts)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        self.cut = 0
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> CuttingProxy:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in list(self._open):
+            _reset(each)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(client,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self._to), timeout=30)
+        except OSError:
+            _reset(client)
+            return
+        self._open |= {client, server}
+        answers = threading.Thread(target=_pass_on, args=(server, client, None))
+        answers.start()
+        short = _pass_on(client, server, SHORT_BYTES)
+        if short == SHORT_BYTES:
+            limit = self._cuts.pop(0) if self._cuts else None
+            if _pass_on(client, server, limit) == limit:
+                self.cut += 1
+                _reset(server)
+                _reset(client)
+        answers.join()
+        for each in (client, server):
+            self._open.discard(each)
+            each.close()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, limit: int | None) -> int:
+    """Pass on what comes, to its end or up to ``limit`` bytes; return how many there were."""
+    passed = 0
+    with contextlib.suppress(OSError):
+        while limit is None or passed < limit:
+            data = source.recv(65536 if limit is None else min(65536, limit - passed))
+            if not data:
+                break
+            target.sendall(data)
+            passed += len(data)
+        if limit is None or passed < limit:
+            target.shutdown(socket.SHUT_WR)
+    return passed
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RD)
+    connection.close()
