@@ -9,6 +9,7 @@
     ├── Gone                410  it was here, and will not be again
     ├── TooLarge            413
     ├── UnsupportedType     415
+    ├── RangeNotSatisfiable 416  with the length in Content-Range
     ├── Unprocessable       422
     ├── TooManyRequests     429  with Retry-After
     ├── ClientLeft          499  nobody reads it: nginx's number, for the access log
@@ -82,6 +83,10 @@ class TooLarge(Problem):
 
 class UnsupportedType(Problem):
     status = 415
+
+
+class RangeNotSatisfiable(Problem):
+    status = 416
 
 
 class Unprocessable(Problem):

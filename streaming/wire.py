@@ -133,6 +133,25 @@ class Link:
             if (response := self._environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
 
+    @property
+    def takes_files(self) -> bool:
+        """Whether ``send_file`` works here; it may be called once the headers are written."""
+        return self.socket is not None and RESPONSE in self._environ and hasattr(os, "sendfile")
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        """Let the kernel send at most ``count`` bytes of a descriptor; return how many, 0 at the file's end.
+
+        gevent's own socket.sendfile copies 8 KiB at a time. Raises OSError for a client that has gone.
+        """
+        while True:
+            try:
+                sent = os.sendfile(self.socket.fileno(), file, offset, count)
+            except BlockingIOError:
+                gevent.socket.wait(self.socket._write_event)  # as its sendall does
+            else:
+                self._environ[RESPONSE].sent += sent  # for the access log
+                return sent
+
     def _wait(self, wait: Callable[..., Any], *args: Any) -> Any:
         if self.gone or (self.draining and self._drainable):
             raise Interrupted

@@ -23,6 +23,8 @@ PURE = {
         "transforms",
         "event_lines",
         "positions",
+        "conditions",
+        "media_types",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

@@ -1,0 +1,122 @@
+"""The files below a folder, opened and listed safely.
+
+Rules:
+- A path is opened below its root one name at a time, and no link is followed: what is checked is what is sent.
+- ``O_NONBLOCK``, because opening a FIFO without it waits for ever; only a regular file is opened or listed.
+- A listing goes on after a name, in the order of the names: what comes and goes meanwhile shifts nothing. It is made in
+  a thread, since a large folder takes its time.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import gevent
+
+from streaming.errors import NotFound
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Deeper nothing is listed: a folder costs a descriptor while the ones below it are walked.
+_DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A regular file: its path below the root, its size in bytes, the time of its last change in ns since 1970."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+def open_below(root: Path, path: str) -> IO[bytes]:
+    """Open the regular file ``path`` (names separated by "/") below ``root``. The caller closes it.
+
+    Raises NotFound for everything else: other kinds, hidden names, links, ``..``, NUL, over-long names.
+    """
+    names = path.split("/")
+    if any(_hidden(name) or "\0" in name for name in names):
+        raise NotFound("There is no such file.")
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        fd = os.open(names[-1], _FILE, dir_fd=folder)
+    except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise NotFound("There is no such file.") from error
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotFound("There is no such file.")
+    return io.FileIO(fd)
+
+
+def list_below(root: Path, after: str, limit: int) -> list[Entry]:
+    """Return at most ``limit`` regular files below ``root``, in the order of their paths' names, after ``after``.
+
+    Waits cooperatively. ``after`` need not exist any more.
+    """
+    names = after.split("/") if after else []
+    entries: list[Entry] = gevent.get_hub().threadpool.apply(_listed, (root, names, limit))
+    return entries
+
+
+def _listed(root: Path, after: list[str], limit: int) -> list[Entry]:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return list(islice(_walk(folder, "", after), limit))
+    finally:
+        os.close(folder)
+
+
+def _walk(folder: int, prefix: str, after: list[str]) -> Iterator[Entry]:
+    """Yield what comes after the names ``after`` in and below an open folder, which stays open."""
+    with os.scandir(folder) as found:
+        names = sorted(each.name for each in found if not _hidden(each.name) and _is_text(each.name))
+    for name in names:
+        if after and name < after[0]:
+            continue
+        reached = bool(after) and name == after[0]
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and not reached:
+                yield Entry(prefix + name, status.st_size, status.st_mtime_ns)
+            elif stat.S_ISDIR(status.st_mode) and prefix.count("/") < _DEPTH:
+                yield from _inside(folder, name, prefix, after[1:] if reached else [])
+        except OSError:
+            continue  # it went while we looked, or may not be read
+
+
+def _inside(folder: int, name: str, prefix: str, after: list[str]) -> Iterator[Entry]:
+    inner = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        yield from _walk(inner, f"{prefix}{name}/", after)
+    finally:
+        os.close(inner)
+
+
+def _hidden(name: str) -> bool:
+    return name in ("", "..") or name.startswith(".")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a URL can name it: a file system may hold bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

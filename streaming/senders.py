@@ -1,0 +1,108 @@
+"""How the bytes of a file reach a client: by sendfile(2) where the connection is a plain one, in blocks elsewhere.
+
+Rules:
+- One rule for both ways: the bytes are counted, and a file that came out shorter than was announced cuts the
+  connection. gunicorn would let the next response's bytes fill the body.
+- Both send in fair slices, in constant memory, and read a file at the offset they are at: its descriptor's own position
+  does not matter.
+- A file that is not in memory is read ahead in a thread: sendfile(2) itself would hold up the whole worker for a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import gevent
+
+from streaming.ranges import Span
+from streaming.wire import Interrupted, Link, Pace
+
+log = logging.getLogger("perennial.files")
+
+BLOCK_BYTES = 256 * 1024
+AHEAD_BYTES = 2**20
+# Linux alone can say whether a read would wait for the disk; without the flag a read of one byte is but that.
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_probe = bytearray(1)
+
+
+def send_parts(parts: Iterable[bytes | Span], file: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield, or send past the server, the parts in turn; a span is of the open descriptor ``file``."""
+    link = Link(environ)
+    pace = Pace()
+    try:
+        if link.takes_files:
+            yield b""  # gunicorn writes the headers
+        for part in parts:
+            if isinstance(part, bytes):
+                yield part
+            elif link.takes_files:
+                _send(part, file, link, pace)
+            else:
+                yield from _blocks(part, file, pace)
+    except _Shrunk:
+        log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
+        link.cut()
+        raise BrokenPipeError(errno.EPIPE, "the file shrank") from None
+    except Interrupted:
+        raise BrokenPipeError(errno.EPIPE, "the client left") from None
+    finally:
+        link.close()
+
+
+class _Shrunk(Exception):
+    pass
+
+
+def _send(span: Span, file: int, link: Link, pace: Pace) -> None:
+    offset = span.first
+    while offset < span.end:
+        count = min(BLOCK_BYTES, span.end - offset)
+        _bring(file, offset, count)
+        if not (sent := link.send_file(file, offset, count)):
+            raise _Shrunk
+        offset += sent
+        pace.rest()
+
+
+def _blocks(span: Span, file: int, pace: Pace) -> Iterator[bytes]:
+    offset = span.first
+    while offset < span.end:
+        count = min(BLOCK_BYTES, span.end - offset)
+        _bring(file, offset, count)
+        if not (block := os.pread(file, count, offset)):
+            raise _Shrunk
+        offset += len(block)
+        yield block
+        pace.rest()
+
+
+def _bring(file: int, offset: int, count: int) -> None:
+    """Wait, cooperatively, until the bytes from ``offset`` on are in memory, as far as that can be known."""
+    if not (_in_memory(file, offset) and _in_memory(file, offset + count - 1)):
+        job = gevent.get_hub().threadpool.spawn(_read, file, offset)
+        try:
+            job.get()
+        finally:
+            # Thrown at in the meantime: if the file were closed now, another could get its number under the thread.
+            job.wait()
+
+
+def _in_memory(file: int, offset: int) -> bool:
+    try:
+        os.preadv(file, [_probe], offset, _NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system that does not know the flag
+    return True
+
+
+def _read(file: int, offset: int) -> None:
+    with contextlib.suppress(OSError):  # whoever sends it meets the same error, where it can be told
+        os.pread(file, AHEAD_BYTES, offset)
