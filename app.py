@@ -21,6 +21,7 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.direct import Direct
 from streaming.errors import DiskFull, Problem, Unavailable
 from streaming.leases import RENEW_S, Lease
 
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["lease"] = Lease(log)
     app.extensions["tables"] = tables = _open_tables(settings)
     app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
+    app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos")
     wire.links.configure(settings.SEND_TIMEOUT_S)
     for blueprint in (text, records, events, chat, downloads, uploads, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
@@ -46,9 +48,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
     app.after_request(bodies.discard_unread)
+    app.wsgi_app = Direct(app, "downloads", downloads.place)  # type: ignore[method-assign]  # as Flask's docs have it
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
+    atexit.register(videos_store.dispose)
     return app
 
 
@@ -75,6 +79,7 @@ def keep_house(app: Flask) -> None:
             try:
                 app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
+                app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
             gevent.sleep(60)

@@ -13,7 +13,7 @@ import calendar
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # 8.8.3: no escapes, a case-sensitive "W/", and obs-text as WSGI shows it, in Latin-1.
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
@@ -36,8 +36,7 @@ _DATES = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Validators:
+class Validators(NamedTuple):
     """Of the current representation: its strong entity tag, quoted, and the second of its last change as it is told."""
 
     etag: str
@@ -80,7 +79,7 @@ def _strong(value: str) -> list[str]:
 
 def parse_date(value: str, now_s: float) -> int | None:
     """Return the second of an HTTP-date, None when it is none."""
-    for pattern in _DATES:
+    for pattern in _DATES if value else ():
         if found := pattern.fullmatch(value):
             return _seconds(found.groupdict(), now_s)
     return None

@@ -20,7 +20,7 @@ class Parameters:
     """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often."""
 
     def __init__(self, *names: str, lists: Sequence[str] = ()) -> None:
-        for name in request.args:
+        for name in request.args if request.query_string else ():
             if name in lists:
                 continue
             if name not in names:

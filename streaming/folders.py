@@ -43,26 +43,31 @@ def open_below(root: Path, path: str) -> IO[bytes]:
 
     Raises NotFound for everything else: other kinds, hidden names, links, ``..``, NUL, over-long names.
     """
-    names = path.split("/")
-    if any(_hidden(name) or "\0" in name for name in names):
+    *folders, name = path.split("/")
+    if any(_hidden(each) for each in (*folders, name)) or "\0" in path:
         raise NotFound("There is no such file.")
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for name in names[:-1]:
-            inner = os.open(name, _FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        fd = os.open(names[-1], _FILE, dir_fd=folder)
+        fd = _open_in(root, folders, name) if folders else os.open(f"{root}/{name}", _FILE)
     except (OSError, UnicodeError) as error:
         if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
             raise
         raise NotFound("There is no such file.") from error
-    finally:
-        os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise NotFound("There is no such file.")
     return io.FileIO(fd)
+
+
+def _open_in(root: Path, folders: list[str], name: str) -> int:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for each in folders:
+            inner = os.open(each, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def list_below(root: Path, after: str, limit: int) -> list[Entry]:

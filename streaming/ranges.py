@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from streaming.conditions import Validators, precondition, range_applies
 
@@ -22,8 +22,7 @@ _HUGE = 10**19
 _RANGE = re.compile(r"([0-9]*)-([0-9]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The bytes from ``first`` up to, and without, ``end``."""
 
     first: int
@@ -34,8 +33,7 @@ class Span:
         return self.end - self.first
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """``status``: 200, 206, 304, 412 or 416. ``spans``: what to send; one with 200, one or more with 206."""
 
     status: int

@@ -14,13 +14,13 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import gevent
 
 from streaming.ranges import Span
-from streaming.wire import Interrupted, Link, Pace
+from streaming.wire import Link, Pace, send_file, takes_files
 
 log = logging.getLogger("perennial.files")
 
@@ -31,17 +31,50 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _probe = bytearray(1)
 
 
-def send_parts(parts: Iterable[bytes | Span], file: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield, or send past the server, the parts in turn; a span is of the open descriptor ``file``."""
+class FileBody:
+    """The body of a response: ``parts`` in turn, where a span is of ``file``, which is closed with it."""
+
+    def __init__(self, parts: Sequence[bytes | Span], file: IO[bytes], environ: Mapping[str, Any]) -> None:
+        self._file = file
+        self._pieces = _pieces(parts, file.fileno(), environ)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._pieces.close()
+        self._file.close()
+
+
+def _pieces(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Generator[bytes, None, None]:
+    """Yield what gunicorn is to write; the rest is sent past it in between."""
+    if takes_files(environ):
+        yield b""  # gunicorn writes the headers
+        # What a connection takes at once needs no watcher, which would cost as much as the sending.
+        parts = _sent_at_once(parts, file, environ)
+    if parts:
+        yield from _watched(parts, file, environ)
+
+
+def _sent_at_once(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Sequence[bytes | Span]:
+    """Send a single, small span as far as it goes without waiting; return what is left."""
+    span = parts[0]
+    if len(parts) > 1 or isinstance(span, bytes) or span.length > BLOCK_BYTES or not _in_memory(file, span.end - 1):
+        return parts
+    sent = span.length and send_file(environ, file, span.first, span.length)
+    if sent == span.length:
+        return ()
+    return (Span(span.first + sent, span.end),) if sent else parts
+
+
+def _watched(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
     link = Link(environ)
     pace = Pace()
     try:
-        if link.takes_files:
-            yield b""  # gunicorn writes the headers
         for part in parts:
             if isinstance(part, bytes):
                 yield part
-            elif link.takes_files:
+            elif takes_files(environ):
                 _send(part, file, link, pace)
             else:
                 yield from _blocks(part, file, pace)
@@ -49,8 +82,6 @@ def send_parts(parts: Iterable[bytes | Span], file: int, environ: Mapping[str, A
         log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
         link.cut()
         raise BrokenPipeError(errno.EPIPE, "the file shrank") from None
-    except Interrupted:
-        raise BrokenPipeError(errno.EPIPE, "the client left") from None
     finally:
         link.close()
 
@@ -83,8 +114,8 @@ def _blocks(span: Span, file: int, pace: Pace) -> Iterator[bytes]:
 
 
 def _bring(file: int, offset: int, count: int) -> None:
-    """Wait, cooperatively, until the bytes from ``offset`` on are in memory, as far as that can be known."""
-    if not (_in_memory(file, offset) and _in_memory(file, offset + count - 1)):
+    """Wait, cooperatively, until the bytes are in memory, as far as the last of them tells of the others."""
+    if not _in_memory(file, offset + count - 1):
         job = gevent.get_hub().threadpool.spawn(_read, file, offset)
         try:
             job.get()

@@ -133,24 +133,11 @@ class Link:
             if (response := self._environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
 
-    @property
-    def takes_files(self) -> bool:
-        """Whether ``send_file`` works here; it may be called once the headers are written."""
-        return self.socket is not None and RESPONSE in self._environ and hasattr(os, "sendfile")
-
     def send_file(self, file: int, offset: int, count: int) -> int:
-        """Let the kernel send at most ``count`` bytes of a descriptor; return how many, 0 at the file's end.
-
-        gevent's own socket.sendfile copies 8 KiB at a time. Raises OSError for a client that has gone.
-        """
-        while True:
-            try:
-                sent = os.sendfile(self.socket.fileno(), file, offset, count)
-            except BlockingIOError:
-                gevent.socket.wait(self.socket._write_event)  # as its sendall does
-            else:
-                self._environ[RESPONSE].sent += sent  # for the access log
-                return sent
+        """The same as ``send_file`` below, waiting for a client that reads slowly; 0 only at the file's end."""
+        while (sent := send_file(self._environ, file, offset, count)) is None:
+            gevent.socket.wait(self.socket._write_event)  # as its sendall does
+        return sent
 
     def _wait(self, wait: Callable[..., Any], *args: Any) -> Any:
         if self.gone or (self.draining and self._drainable):
@@ -309,6 +296,24 @@ def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
     poll = gevent.select.poll() if timeout_s else gevent.monkey.get_original("select", "poll")()
     poll.register(connection.fileno(), select.POLLOUT)
     return bool(poll.poll(timeout_s * 1000))
+
+
+def takes_files(environ: Mapping[str, Any]) -> bool:
+    """Whether ``send_file`` works here, once gunicorn has written the headers."""
+    return RESPONSE in environ and _plain_socket(environ) is not None
+
+
+def send_file(environ: Mapping[str, Any], file: int, offset: int, count: int) -> int | None:
+    """Let the kernel send at most ``count`` bytes of a descriptor; return how many: 0 at its end, None for not now.
+
+    gevent's own socket.sendfile copies 8 KiB at a time. Raises OSError for a client that has gone.
+    """
+    try:
+        sent = os.sendfile(environ["gunicorn.socket"].fileno(), file, offset, count)
+    except BlockingIOError:
+        return None
+    environ[RESPONSE].sent += sent  # for the access log
+    return sent
 
 
 def _plain_socket(environ: Mapping[str, Any]) -> Any:

@@ -35,7 +35,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export")
+PAGES = ("/", "/events", "/chat", "/upload", "/files", "/video", "/export")
 
 pytestmark = [
     pytest.mark.browser,
