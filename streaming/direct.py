@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask
+from flask import Flask, signals
 
 from streaming import bodies, files
 from streaming.errors import Problem
 
 Place = tuple[str, bool]
+_SIGNALS = (signals.request_started, signals.request_finished, signals.request_tearing_down)
 _LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -29,7 +30,6 @@ class Direct:
         self._wsgi_app = app.wsgi_app
         self._blueprint = blueprint
         self._place = place
-        self._settings = app.extensions["settings"]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if told := self._answer(environ):
@@ -42,9 +42,10 @@ class Direct:
             return None
         try:
             place = self._place(environ["PATH_INFO"].encode("latin-1").decode())
-            if place is None or self._settings.SEND_FILES != "own" or self._is_watched():
+            settings = self._app.extensions["settings"]
+            if place is None or settings.SEND_FILES != "own" or self._is_watched():
                 return None
-            return files.answer(environ, self._settings, *place)
+            return files.answer(environ, settings, *place)
         except (Problem, OSError, UnicodeError):
             return None
 
@@ -53,4 +54,9 @@ class Direct:
         app, own = self._app, (None, self._blueprint)
         hooks = (app.before_request_funcs, app.teardown_request_funcs, app.url_value_preprocessors)
         after = [each for name in own for each in app.after_request_funcs.get(name, ())]
-        return after != [bodies.discard_unread] or any(hook.get(name) for hook in hooks for name in own)
+        return (
+            after != [bodies.discard_unread]
+            or any(hook.get(name) for hook in hooks for name in own)
+            or bool(app.teardown_appcontext_funcs)
+            or any(signal.receivers for signal in _SIGNALS)
+        )
