@@ -25,6 +25,7 @@ from streaming.wire import Link, Pace, send_file, takes_files
 log = logging.getLogger("perennial.files")
 
 BLOCK_BYTES = 256 * 1024
+STEP_BYTES = 2**19
 AHEAD_BYTES = 2**20
 # Linux alone can say whether a read would wait for the disk; without the flag a read of one byte is but that.
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
@@ -93,12 +94,12 @@ class _Shrunk(Exception):
 def _send(span: Span, file: int, link: Link, pace: Pace) -> None:
     offset = span.first
     while offset < span.end:
-        count = min(BLOCK_BYTES, span.end - offset)
+        count = min(STEP_BYTES, span.end - offset)
         _bring(file, offset, count)
         if not (sent := link.send_file(file, offset, count)):
             raise _Shrunk
         offset += sent
-        pace.rest()
+        pace.rest(link.wait_writable)
 
 
 def _blocks(span: Span, file: int, pace: Pace) -> Iterator[bytes]:

@@ -62,16 +62,21 @@ def free_port() -> int:
 class LiveServer:
     """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables.
 
-    ``tls``: what its clients trust, where ``env`` makes it speak TLS.
+    ``tls``: what its clients trust, where ``env`` makes it speak TLS. ``application``: another than ``wsgi:app``.
     """
 
     running: ClassVar[list[LiveServer]] = []
 
     def __init__(
-        self, folder: Path, env: Mapping[str, object] | None = None, tls: ssl.SSLContext | None = None
+        self,
+        folder: Path,
+        env: Mapping[str, object] | None = None,
+        tls: ssl.SSLContext | None = None,
+        application: str = "wsgi:app",
     ) -> None:
         self.folder = folder
         self._tls = tls
+        self._application = application
         self.log_path = folder / "server.log"
         self.files = folder / "files"
         self.instance = folder / "instance"
@@ -112,7 +117,7 @@ class LiveServer:
 
     def _spawn(self) -> None:
         # gunicorn would try a port in use for five seconds; the log says it at once.
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self._application]
         with self.log_path.open("ab") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(

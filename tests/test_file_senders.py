@@ -7,15 +7,23 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gevent
+import gevent.socket
 import pytest
 
 from settings import ROOT
+from streaming.ranges import Span
+from streaming.senders import FileBody, _in_memory
+from streaming.wire import RESPONSE
 from tests.harness import LiveServer, RawClient
 from tests.nginx import PROGRAM, nginx, proxy
 
@@ -129,6 +137,65 @@ def test_every_rewrite_has_its_own_tag(server: LiveServer, large: Path) -> None:
     tags.append(tag())
     assert len(set(tags)) == 4
     assert not any(each.startswith("W/") for each in tags)
+
+
+# Without a server
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Any, Any]]:
+    """A connection: the server's side as gunicorn has it, and the client's."""
+    with gevent.socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = gevent.socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16384)
+    yield server, client
+    server.close()
+    client.close()
+
+
+@pytest.mark.may_leak("the epoll set of streaming/wire.py stays for the process's life")
+def test_a_quick_client_may_have_more_queued(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    """While its file is sent only: the next answer on the connection may be to one that does not read."""
+    server, client = pair
+    path = tmp_path / "large.bin"
+    path.write_bytes(CONTENT * 8)
+    environ = {"gunicorn.socket": server, RESPONSE: SimpleNamespace(sent=0), "SERVER_PROTOCOL": "HTTP/1.1"}
+    limits, received = set(), hashlib.sha256()
+
+    def read() -> None:
+        left = 8 * len(CONTENT)
+        while left:
+            data = client.recv(256 * 1024)
+            left -= len(data)
+            received.update(data)
+            limits.add(server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+
+    reader = gevent.spawn(read)
+    with path.open("rb") as file:
+        assert set(FileBody((Span(0, 8 * len(CONTENT)),), file, environ)) == {b""}
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 16384
+        reader.join()
+    assert received.digest() == hashlib.sha256(path.read_bytes()).digest()
+    assert environ[RESPONSE].sent == 8 * len(CONTENT)
+    assert max(limits) > 16384
+
+
+def test_a_file_that_is_not_in_memory_is_read_ahead(tmp_path: Path) -> None:
+    """Before it is sent, in a thread: sendfile would hold up the worker for the disk. The bytes are the same."""
+    path = tmp_path / "cold.bin"
+    with path.open("wb") as file:
+        file.write(CONTENT)
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with path.open("rb") as file:
+        if _in_memory(file.fileno(), len(CONTENT) - 1):
+            pytest.skip("this file system keeps its files in memory, or does not tell")
+        assert b"".join(FileBody((Span(0, len(CONTENT)),), file, {})) == CONTENT
+        assert _in_memory(file.fileno(), len(CONTENT) - 1)
 
 
 # Others than our own sender on a plain connection
