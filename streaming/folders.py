@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import heapq
 import io
 import os
 import stat
@@ -27,6 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Deeper nothing is listed: a folder costs a descriptor while the ones below it are walked.
 _DEPTH = 32
+_RUN = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,8 @@ def _listed(root: Path, after: list[str], limit: int) -> list[Entry]:
 def _walk(folder: int, prefix: str, after: list[str]) -> Iterator[Entry]:
     """Yield what comes after the names ``after`` in and below an open folder, which stays open."""
     with os.scandir(folder) as found:
-        names = sorted(each.name for each in found if not _hidden(each.name) and _is_text(each.name))
-    for name in names:
-        if after and name < after[0]:
-            continue
+        names = [each.name for each in found if not after or each.name >= after[0]]
+    for name in _sorted([name for name in names if not _hidden(name) and _is_text(name)]):
         reached = bool(after) and name == after[0]
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -104,6 +104,11 @@ def _walk(folder: int, prefix: str, after: list[str]) -> Iterator[Entry]:
                 yield from _inside(folder, name, prefix, after[1:] if reached else [])
         except OSError:
             continue  # it went while we looked, or may not be read
+
+
+def _sorted(names: list[str]) -> Iterator[str]:
+    """Yield the names in order. Not by one ``sort``, which of 100,000 would hold the interpreter for some 50 ms."""
+    return heapq.merge(*(sorted(names[at : at + _RUN]) for at in range(0, len(names), _RUN)))
 
 
 def _inside(folder: int, name: str, prefix: str, after: list[str]) -> Iterator[Entry]:

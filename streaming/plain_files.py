@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
+from urllib.parse import quote
 
 from flask import Response, request, send_file
 
@@ -79,7 +80,8 @@ def _counted(blocks: Iterator[bytes], expected: int, environ: Mapping[str, Any])
             yield block
             pace.rest()
         if sent < expected:
-            log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
+            # Quoted: a line end in a name would write a line of its own into the log (CWE-117).
+            log.warning("%s shrank while it was sent: cut", quote(environ.get("PATH_INFO", ""), encoding="latin-1"))
             link.cut()
             raise BrokenPipeError(errno.EPIPE, "the file shrank")
     except Interrupted:

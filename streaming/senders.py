@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import IO, Any
+from urllib.parse import quote
 
 import gevent
 
@@ -80,7 +81,8 @@ def _watched(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any
             else:
                 yield from _blocks(part, file, pace)
     except _Shrunk:
-        log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
+        # Quoted: a line end in a name would write a line of its own into the log (CWE-117).
+        log.warning("%s shrank while it was sent: cut", quote(environ.get("PATH_INFO", ""), encoding="latin-1"))
         link.cut()
         raise BrokenPipeError(errno.EPIPE, "the file shrank") from None
     finally:
@@ -99,7 +101,7 @@ def _send(span: Span, file: int, link: Link, pace: Pace) -> None:
         if not (sent := link.send_file(file, offset, count)):
             raise _Shrunk
         offset += sent
-        pace.rest(link.wait_writable)
+        link.rest(pace)
 
 
 def _blocks(span: Span, file: int, pace: Pace) -> Iterator[bytes]:

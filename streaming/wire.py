@@ -71,9 +71,12 @@ class Pace:
     def __init__(self) -> None:
         self._since = time.monotonic()
 
+    def is_over(self) -> bool:
+        return time.monotonic() - self._since >= SLICE_S / (1 + Pace._resting)
+
     def rest(self, wait: Callable[[], None] = _nap) -> bool:
-        """Let others run if it is time, in ``wait``; return whether it was."""
-        if time.monotonic() - self._since >= SLICE_S / (1 + Pace._resting):
+        """Let others run if it is time, in ``wait``, which is to be short; return whether it was."""
+        if self.is_over():
             Pace._resting += 1
             try:
                 wait()
@@ -149,11 +152,17 @@ class Link:
             self.wait_writable()
         return sent
 
-    def wait_writable(self) -> None:
-        """Wait until the client has taken most of what it was sent; the loop looks at every other socket meanwhile.
+    def rest(self, pace: Pace) -> None:
+        """Let others run if it is time: by one look of the loop at all sockets, of which this one is ready.
 
-        It is also the shortest rest there is, since gevent sleeps for a millisecond at the least (1 GiB: 0.4 s of it).
+        gevent's shortest sleep is a millisecond, in which 1 GiB would lose 0.4 s. Where this socket is not ready the
+        next write waits, and that does not count as a rest: others would get the shorter slices for it.
         """
+        if pace.is_over() and writable(self._environ):
+            pace.rest(self.wait_writable)
+
+    def wait_writable(self) -> None:
+        """Wait until the client has taken most of what it was sent."""
         began = time.monotonic()
         gevent.socket.wait(self.socket._write_event)  # as its sendall does
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
