@@ -37,6 +37,7 @@ from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
 from streaming.claims import Claims
+from streaming.direct import Direct
 from streaming.errors import DiskFull, Problem, Unavailable
 from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.BODY_TIMEOUT_S,
         settings.NOTIFICATIONS_KEEP,
     )
+    app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
     wire.links.configure(settings.SEND_TIMEOUT_S)
     for blueprint in (text, records, exports, events, chat, downloads, uploads, resumables, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
@@ -73,9 +75,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
     app.after_request(bodies.discard_unread)
+    app.wsgi_app = Direct(app, "downloads", downloads.place)  # type: ignore[method-assign]  # as Flask's docs have it
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
+    atexit.register(videos_store.dispose)
     return app
 
 
@@ -115,6 +119,7 @@ def keep_house(app: Flask) -> None:
                 app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
                 app.extensions["intake"].sweep()
+                app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
             gevent.sleep(60)

@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,12 @@ class Settings:
     UPLOAD_KEEP_S: float = _setting(
         86400.0, "seconds after which a resumable upload that nobody goes on with is forgotten"
     )
+    SEND_FILES: str = _setting(
+        "own",
+        "who sends a file: own (this server, by sendfile), flask (Flask's send_file, with Werkzeug's rules for ranges), x-accel-redirect (nginx), x-sendfile (Apache, lighttpd)",
+        choices=("own", "flask", "x-accel-redirect", "x-sendfile"),
+    )
+    FILES_CACHE_CONTROL: str = _setting("no-cache", "the Cache-Control of files and videos")
     TRANSFORM_SPOOL_BYTES: int = _setting(
         256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
     )
@@ -106,4 +112,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             raise SystemExit(f"{each.name} must be of type {each.type}, and {text!r} is not.") from None
         if each.type in ("int", "float") and not values[each.name] > 0:
             raise SystemExit(f"{each.name} must be greater than 0, and {text!r} is not.")
+        if (choices := each.metadata["choices"]) and values[each.name] not in choices:
+            raise SystemExit(f"{each.name} must be one of {', '.join(choices)}, and {text!r} is not.")
     return Settings(**values)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import fanout
+from bench import fanout, files
 from bench.load import MIB, Probe, curl, first_byte_ms, percentile, seconds, watched
 from settings import ROOT
 from stores.seed import make_sample_database
@@ -338,6 +338,7 @@ def main() -> None:
             memory(bench)
             company(bench)
             against_plain_flask(bench)
+            files.downloads(bench)
             fan_out(bench)
         finally:
             bench.server.stop()

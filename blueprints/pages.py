@@ -18,9 +18,13 @@ from flask import Blueprint, Response, current_app, render_template, request
 from settings import Settings
 from stores.base import Table, Tables
 from streaming.errors import NotFound
+from streaming.folders import list_below
 from streaming.pipeline import TRANSFORMS
 
 blueprint = Blueprint("pages", __name__)
+
+PAGE_FILES = 100
+_VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 
 POLICY = "; ".join(
     (
@@ -121,7 +125,7 @@ CARDS = (
         "Files with ranges and conditions, so that an interrupted download continues.",
         "curl -O -C - {origin}/api/download/poem.txt",
         "/api/download/poem.txt",
-        links=(("Download poem.txt", "/api/download/poem.txt"),),
+        links=(("Download poem.txt", "/api/download/poem.txt"), ("Files page", "/files")),
     ),
     Card(
         "Video",
@@ -196,6 +200,16 @@ def chat() -> str:
 @blueprint.get("/upload")
 def upload() -> str:
     return render_template("upload.html")
+
+
+@blueprint.get("/files")
+def files() -> str:
+    after = request.args.get("after", "")
+    found = list_below(current_app.extensions["settings"].FILES_DIR, after, PAGE_FILES + 1)
+    entries = found[:PAGE_FILES]
+    videos = {entry.path: _VIDEO_PATH.sub(r"\1", entry.path) for entry in entries if _VIDEO_PATH.fullmatch(entry.path)}
+    more = entries[-1].path if len(found) > PAGE_FILES else ""
+    return render_template("files.html", entries=entries, videos=videos, after=more)
 
 
 @blueprint.get("/video")

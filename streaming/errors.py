@@ -11,7 +11,7 @@
     ├── PreconditionFailed  412  a protocol's version that is not ours
     ├── TooLarge            413
     ├── UnsupportedType     415
-    ├── RangeNotSatisfiable 416  with Content-Range
+    ├── RangeNotSatisfiable 416  with the length in Content-Range
     ├── Unprocessable       422
     ├── Locked              423  another request works on it
     ├── TooManyRequests     429  with Retry-After

@@ -157,7 +157,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     app.testing = True
     yield app
-    for store in (app.extensions[name] for name in ("log", "tables", "uploads")):
+    for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
         store.dispose()
         # What is disposed of is not kept until the process ends.
         atexit.unregister(store.dispose)

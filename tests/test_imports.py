@@ -24,6 +24,7 @@ PURE = {
         "utf8",
         "normal_form",
         "compression",
+        "content_codings",
         "delimited",
         "pipeline",
         "event_lines",
@@ -33,6 +34,8 @@ PURE = {
         "file_names",
         "rates",
         "upload_draft",
+        "conditions",
+        "media_types",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

@@ -38,7 +38,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export", "/transform")
+PAGES = ("/", "/events", "/chat", "/upload", "/files", "/video", "/export", "/transform")
 
 pytestmark = [
     pytest.mark.browser,
@@ -479,23 +479,24 @@ def test_upload_is_seen_in_another_tab(page: Any) -> None:
 
 # Video
 
+SEEK = """async seconds => {
+    const video = document.getElementById("video");
+    if (video.readyState < 1) await new Promise(loaded => video.onloadedmetadata = loaded);
+    const seeked = new Promise(seeked => video.onseeked = seeked);
+    video.currentTime = seconds;
+    await seeked;
+    return [video.currentTime, video.duration, video.videoWidth];
+}"""
+
 
 def test_video_seeks(page: Any) -> None:
     """The sample plays in Chromium, a seek arrives where it was asked to, and the player used ranges."""
     answers: list[Any] = []
     page.on("response", lambda answer: answers.append(answer) if "/api/video/" in answer.url else None)
     page.goto("/video")
-    seek = """async seconds => {
-        const video = document.getElementById("video");
-        if (video.readyState < 1) await new Promise(loaded => video.onloadedmetadata = loaded);
-        const seeked = new Promise(seeked => video.onseeked = seeked);
-        video.currentTime = seconds;
-        await seeked;
-        return [video.currentTime, video.duration, video.videoWidth];
-    }"""
     # files/readme.txt: ten seconds, 640 pixels wide.
-    assert page.evaluate(seek, 7) == [7, 10, 640]
-    assert page.evaluate(seek, 2) == [2, 10, 640]
+    assert page.evaluate(SEEK, 7) == [7, 10, 640]
+    assert page.evaluate(SEEK, 2) == [2, 10, 640]
     assert answers
     assert all("range" in answer.request.all_headers() and answer.status == 206 for answer in answers)
 
@@ -507,6 +508,67 @@ def test_range_by_hand(page: Any, server: LiveServer) -> None:
     page.fill("#bytes", "bytes=-1024")
     page.click("#range button")
     expect(page.locator("#answer")).to_contain_text(f"content-range: bytes {length - 1024}-{length - 1}/{length}")
+
+
+def test_posted_video_plays(page: Any, server: LiveServer) -> None:
+    """A film that was posted starts and seeks in Chromium under its id."""
+    id = uuid.uuid4().hex
+    body = (server.files / "videos" / "sample.mp4").read_bytes()
+    request = urllib.request.Request(f"{server.url}/api/video?id={id}", body, {"Content-Type": "video/mp4"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer)["url"] == f"/api/video/{id}"
+    page.goto(f"/video?id={id}")
+    assert page.evaluate(SEEK, 8) == [8, 10, 640]
+    playing = """async () => {
+        const video = document.getElementById("video");
+        await video.play();
+        await new Promise(moved => video.ontimeupdate = () => video.currentTime > 8.1 && moved());
+        video.pause();
+        return video.currentTime;
+    }"""
+    assert page.evaluate(playing) > 8.1
+    (server.files / "videos" / f"{id}.mp4").unlink()
+
+
+# Files
+
+
+def test_files_list_and_play(page: Any) -> None:
+    """The list links what it shows, and a film of it starts and seeks on the page itself."""
+    page.goto("/files")
+    with page.expect_download() as downloaded:
+        page.get_by_role("link", name="poem.txt", exact=True).click()
+    assert downloaded.value.suggested_filename == "poem.txt"
+    page.locator("[data-video=sample]").click()
+    expect(page.locator("#player-title")).to_have_text("sample")
+    assert page.evaluate(SEEK, 7) == [7, 10, 640]
+    with page.expect_download() as downloaded:
+        page.click("#keep")
+    assert downloaded.value.suggested_filename == "sample.mp4"
+
+
+@pytest.fixture
+def many(server: LiveServer) -> Iterator[list[str]]:
+    """So many files that they take three pages."""
+    folder = server.files / "many"
+    folder.mkdir()
+    names = [f"{number:03} & <b>.txt" for number in range(230)]
+    for name in names:
+        (folder / name).touch()
+    yield [f"many/{name}" for name in names]
+    shutil.rmtree(folder)
+
+
+def test_files_more(page: Any, many: list[str]) -> None:
+    """More fetches the next pages into the same list, until all is there, each file once and in order."""
+    page.goto("/files")
+    listed = page.locator("#files > li > a")
+    expect(listed).to_have_count(100)
+    while page.locator("#more").is_visible():
+        before = listed.count()
+        page.click("#more")
+        expect(listed.nth(before)).to_be_visible()
+    assert [text for text in listed.all_text_contents() if text.startswith("many/")] == many
 
 
 # Export
@@ -706,6 +768,19 @@ def test_upload_without_scripts(plain: Any, server: LiveServer) -> None:
     url = urllib.parse.urljoin(server.url, json.loads(plain.locator("pre").text_content())["url"])
     with urllib.request.urlopen(url, timeout=10) as file:
         assert file.read() == b"never dry"
+
+
+def test_files_without_scripts(plain: Any, many: list[str]) -> None:
+    """The list's next page is a link away."""
+    shown: list[str] = []
+    plain.goto("/files")
+    while True:
+        shown += plain.locator("#files > li > a").all_text_contents()
+        if not (more := plain.locator("#more")).count():
+            break
+        plain.goto(more.get_attribute("href"))
+    assert [name for name in shown if name.startswith("many/")] == many
+    assert "videos/sample.mp4" in shown
 
 
 def test_export_without_scripts(plain: Any) -> None:

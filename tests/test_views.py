@@ -39,7 +39,7 @@ def make_client(settings: Settings) -> Iterator[Callable[..., FlaskClient]]:
     yield make
     for app in apps:
         app.extensions["uploads"].dispose()
-        for store in (app.extensions["log"], app.extensions["tables"]):
+        for store in (app.extensions["log"], app.extensions["tables"], app.extensions["videos"]):
             store.dispose()
             atexit.unregister(store.dispose)
 
@@ -146,7 +146,9 @@ BOUNDS: dict[str, dict[str, list[str]]] = {
     },
     "GET /api/upload-progress/an-id": {"after": ["x" * 129]},
     "GET /api/download/a.txt": {},
-    "GET /api/video/a": {},
+    "GET /api/video/a": {"download": ["", "2", "true"]},
+    "POST /api/video": {"id": [*ID_CHARACTERS, "a.b"]},
+    "GET /api/files": {"after": ["x" * 4097], "limit": [*within(1000), "0"]},
 }
 OUT_OF_BOUNDS = [(route, name, text) for route, of in BOUNDS.items() for name, texts in of.items() for text in texts]
 
