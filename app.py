@@ -12,7 +12,8 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
-from blueprints import chat, downloads, events, pages, records, status, streams, text, uploads
+from blueprints import chat, completions, downloads, events, pages, records, status, streams, text, uploads
+from llm.models import Models
 from settings import Settings
 from stores import seed, sqlite_log
 from stores.base import Log, StoreError, StoreFull, Tables
@@ -21,6 +22,7 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.chats import Chats
 from streaming.errors import DiskFull, Problem, Unavailable
 from streaming.leases import RENEW_S, Lease
 
@@ -36,11 +38,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
-    app.extensions["lease"] = Lease(log)
+    app.extensions["lease"] = lease = Lease(log)
+    app.extensions["models"] = Models(settings)
+    app.extensions["chats"] = Chats(log, lease, settings)
     app.extensions["tables"] = tables = _open_tables(settings)
     app.extensions["uploads"] = uploads_store = FileUploads(settings.FILES_DIR / "uploads")
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, events, chat, downloads, uploads, streams, pages, status):
+    for blueprint in (text, records, events, chat, completions, downloads, uploads, streams, pages, status):
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
@@ -89,6 +93,7 @@ def keep_house(app: Flask) -> None:
 
     gevent.spawn(keep)
     gevent.spawn(renew)
+    gevent.spawn(app.extensions["chats"].listen)
 
 
 def problem_response(problem: Problem) -> Response:

@@ -46,6 +46,7 @@ def chat(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A server in front of it that loses patience after a second, and in the middle of an answer after two."""
     env = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "a-model"}
     env |= {"CHAT_FIRST_TOKEN_S": "1", "CHAT_IDLE_S": "2", "HEARTBEAT_S": "0.1"}
+    env |= {"CHAT_GRACE_S": "0"}
     server = LiveServer(tmp_path_factory.mktemp("chat"), env)
     try:
         yield server.start()
@@ -281,7 +282,7 @@ def test_client_that_leaves_closes_the_model_within_a_second(
 @pytest.mark.slow
 def test_client_that_leaves_before_the_headers_closes_the_model(live_server: Any, upstream: FakeOpenAI) -> None:
     """At the latest when the headers would leave."""
-    server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_HEADERS_S=0.5)
+    server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_HEADERS_S=0.5, CHAT_GRACE_S=0)
     upstream.plays(STALL)
     with post(server, CONTENT):
         eventually(lambda: upstream.requests)
