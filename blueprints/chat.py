@@ -43,7 +43,7 @@ def chat() -> Response:
     parts = Parts(question.continues, model, int(time.time()), question.size)
     run_id, new = chats().begin(_ask(question, body), parts, models.asked(model, question))
     # A model that refuses does so soon, and this wait makes it a real status; a slow one only gets its headers later.
-    answer = chat_answers.begun(chats().read(run_id), settings.CHAT_HEADERS_S)
+    answer = chat_answers.begun(run_id, settings.CHAT_HEADERS_S)
     headers = chat_answers.headers(run_id) | ({} if new else {"X-Run-Joined": "true"})
     framing = _framing(asked or PROTOCOL_OF_SHAPE[question.shape], run_id)
     return respond(answer, framing, headers=headers, durable=query.flag("durable"))

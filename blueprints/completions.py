@@ -36,7 +36,7 @@ def completions() -> Response:
     ask = Ask("", chat_answers.caller(), key=chat_answers.idempotency_key(), body=digest(body))
     parts = Parts("", model, int(time.time()), question.size)
     run_id, _ = chats().begin(ask, parts, models.asked(model, question))
-    answer = chat_answers.begun(chats().read(run_id), settings.CHAT_HEADERS_S)
+    answer = chat_answers.begun(run_id, settings.CHAT_HEADERS_S)
     headers = chat_answers.headers(run_id)
     if question.stream:
         return respond(answer, CompletionChunks(question.with_usage), headers=headers)

@@ -19,7 +19,6 @@ from streaming import errors
 from streaming.chat_framings import END
 from streaming.chat_index import digest
 from streaming.chat_parts import PRELIMINARY
-from streaming.chat_readers import Reading
 from streaming.chats import Chats
 from streaming.durable import PREFIX
 from streaming.errors import BadRequest
@@ -59,9 +58,9 @@ def headers(run_id: str) -> dict[str, str]:
     return {"Location": f"{PREFIX}{CHATS}{run_id}", "X-Run-Id": run_id}
 
 
-def begun(reading: Reading, within_s: float) -> Begun:
-    """Return the answer once it has begun. Raises the Problem that the model answered with, and ClientLeft."""
-    answer = Begun(reading, within_s, PRELIMINARY)
+def begun(run_id: str, within_s: float) -> Begun:
+    """Return the run's answer once it has begun. Raises the Problem that the model answered with, and ClientLeft."""
+    answer = Begun(chats().read(run_id), within_s, PRELIMINARY)
     if answer.first is None or answer.first.type != "error":
         return answer
     metadata: dict[str, Any] = {}
@@ -70,6 +69,7 @@ def begun(reading: Reading, within_s: float) -> Begun:
         metadata |= part.get("messageMetadata", {})
         sentence = part.get("errorText", sentence)
     answer.close()
+    chats().settle(run_id)
     # Without a status it was interrupted: its worker has gone.
     raise errors.of_status(metadata.get("status", 503), sentence, metadata.get("retryAfter"))
 

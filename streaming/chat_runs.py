@@ -80,6 +80,7 @@ class ChatRun:
         self._greenlet: Any = None
         self._in_log = 0
         self._dirty = Flag()
+        self._ending = Flag()
         self._began_at = time.monotonic()
         self._first_at: float | None = None
 
@@ -130,6 +131,7 @@ class ChatRun:
             how = self._outcome(model)
             self.ended = True
             self.tick()
+            self._ending.set()
             self._dirty.set()
             writer.join()
         finally:
@@ -204,8 +206,8 @@ class ChatRun:
         """Append what is new to the log, joined in time; return when the log has the end, or refuses it for good."""
         while not (self.ended and self._in_log == len(self.events)):
             self._dirty.wait()
-            if not self.ended:
-                gevent.sleep(JOIN_S - time.monotonic() % JOIN_S)
+            # gevent's wait(timeout) can hang for ever when set() meets the time-out: ask first.
+            self._ending.is_set() or self._ending.wait(JOIN_S - time.monotonic() % JOIN_S)
             self._dirty.clear()
             ended, new = self.ended, self.events[self._in_log :]
             if (new or ended) and not self._append(new, ended):

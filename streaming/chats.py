@@ -117,11 +117,16 @@ class Chats:
         """Whether all of the run is in the log. Raises NoStream."""
         return run_id not in self._runs and self._store.state(CHATS + run_id).closed
 
+    def settle(self, run_id: str) -> None:
+        """Return when the log has all of a run that has ended here: from then on no worker joins it."""
+        if (run := self._runs.get(run_id)) is not None:
+            run.logged.is_set() or run.logged.wait(STOP_S)
+
     def stop(self, run_id: str) -> dict[str, Any]:
         """End the run, in whatever worker it is, and return how it ended, with what it used; at most STOP_S later."""
         if (run := self._runs.get(run_id)) is not None:
             run.cancel(STOPPED)
-            run.logged.is_set() or run.logged.wait(STOP_S)
+            self.settle(run_id)
         elif not self._store.state(CHATS + run_id).closed:
             self._control.tell(owner(run_id), "stop", [run_id])
         return self._end_of(run_id, time.monotonic() + STOP_S)
