@@ -28,10 +28,9 @@ from typing import Any
 from urllib.request import getproxies
 
 import httpx2
-import msgspec
 import openai
 
-from llm import refusals, sse
+from llm import chunks, refusals, sse
 from llm.deadline import Deadline
 from llm.offline import OfflineTransport
 from llm.transport import Transport
@@ -47,51 +46,6 @@ EOF_S = 0.2  # after [DONE] only the end can come; reading it lets the connectio
 RETRY_S = (0.2, 0.4)
 # A server that wants more is not waited for: its refusal is the answer.
 RETRY_AFTER_S = 1.0
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    index: int = 0
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Citation(msgspec.Struct):
-    url: str
-    title: str | None = None
-
-
-class _Annotation(msgspec.Struct):
-    url_citation: _Citation | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None  # OpenAI's answer when it declines: to the reader a text like any other
-    reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
-    reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
-    tool_calls: list[_ToolCall] | None = None
-    annotations: list[_Annotation] | None = None  # OpenAI's web search, OpenRouter
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-    object: str = ""
-    citations: list[str] | None = None  # Perplexity
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def make_client(settings: Settings) -> openai.OpenAI:
@@ -239,9 +193,9 @@ def _answer(pieces: Iterator[bytes], attempt: _Attempt) -> Iterator[Event | None
                     break
                 deadline.renew(EOF_S)
                 continue
-            chunk = _chunk(message)
+            chunk = chunks.read(message)
             usage = chunk.usage or usage
-            for event in _events(chunk):
+            for event in chunks.events(chunk):
                 attempt.started = True
                 yield event
                 deadline.renew(idle_s)
@@ -270,41 +224,3 @@ def _messages(pieces: Iterator[bytes], deadline: Deadline) -> Iterator[sse.Messa
         yield from decoder.flush()
     except ValueError as error:
         raise StreamFailed("The model sent more than an answer can hold.") from error
-
-
-def _chunk(message: sse.Message) -> _Chunk:
-    try:
-        chunk = _decode_chunk(message.data)
-    except msgspec.DecodeError as error:
-        raise StreamFailed("The model sent something that is no answer.") from error
-    if chunk.error is not None or "error" in (chunk.object, message.event):
-        log.warning("the model's server reported an error in its answer: %.300r", message.data)
-        raise StreamFailed("The model reported an error in the middle of its answer.")
-    return chunk
-
-
-def _events(chunk: _Chunk) -> Iterator[Event]:
-    for choice in chunk.choices or ():
-        if (delta := choice.delta) is None:
-            continue
-        if thought := delta.reasoning_content or delta.reasoning:
-            yield Event(thought.encode(), "reasoning")
-        if text := delta.content or delta.refusal:
-            yield Event(text.encode(), "text")
-        for call in delta.tool_calls or ():
-            yield json_event(_fragment(call), "tool-call")
-        for annotation in delta.annotations or ():
-            if cited := annotation.url_citation:
-                yield json_event({"url": cited.url, "title": cited.title or cited.url}, "source")
-    for url in chunk.citations or ():
-        yield json_event({"url": url, "title": url}, "source")
-
-
-def _fragment(call: _ToolCall) -> dict[str, Any]:
-    function = call.function or _Function()
-    return {
-        "index": call.index,
-        "id": call.id or "",
-        "name": function.name or "",
-        "arguments": function.arguments or "",
-    }

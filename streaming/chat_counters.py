@@ -18,7 +18,7 @@ _RUNS = Counter("perennial_chat_runs", "Answers that have ended", ("model", "out
 _TOKENS = Counter(
     "perennial_chat_tokens", "Tokens of ended answers", ("model", "direction", "estimated"), registry=REGISTRY
 )
-RETRIES = Counter("perennial_chat_retries", "Models asked again before their first token", registry=REGISTRY)
+_RETRIES = Counter("perennial_chat_retries", "Models asked again before their first token", registry=REGISTRY)
 JOINED = Counter("perennial_chat_joined", "Questions that joined a run instead of being paid twice", registry=REGISTRY)
 REFUSED = Counter("perennial_chat_refused", "Questions that found no slot", registry=REGISTRY)
 _FIRST_TOKEN = Histogram(
@@ -37,5 +37,6 @@ def ended(outcome: Outcome) -> None:
     estimated = str(bool(outcome.usage.get("estimated"))).lower()
     for direction, name in (("input", "inputTokens"), ("output", "outputTokens")):
         _TOKENS.labels(outcome.model, direction, estimated).inc(outcome.usage.get(name, 0))
+    _RETRIES.inc(outcome.retries)
     if outcome.first_token_s is not None:
         _FIRST_TOKEN.labels(outcome.model).observe(outcome.first_token_s)

@@ -81,6 +81,7 @@ class Parts:
     size: int = 0
     usage: dict[str, Any] | None = None
     reason: str = ""
+    retries: int = 0
     _kind: str = ""  # "text" or "reasoning" while such a part is open
     _count: int = 0
     _head: bytes = b""
@@ -138,6 +139,7 @@ class Parts:
             part = {"type": "source-url", "sourceId": f"source-{len(self._sources)}", **value}
             return [json_event(part, "source-url")]
         if kind == "retry":
+            self.retries = value["retries"]
             return [json_event({"type": "message-metadata", "messageMetadata": value}, "message-metadata")]
         return []
 

@@ -33,7 +33,7 @@ from streaming.leases import CHATS, Lease
 log = logging.getLogger("perennial.chat")
 
 # All runs of a worker append at the same moments, so that their commits are one.
-JOIN_S = 0.03
+JOIN_S = 0.05
 PATIENCE_S = 60.0
 BUSY_S = 0.5
 
@@ -53,6 +53,7 @@ class Outcome:
     model: str
     usage: dict[str, Any]
     first_token_s: float | None
+    retries: int
 
 
 class ChatRun:
@@ -142,7 +143,7 @@ class ChatRun:
             held.close()
             self.logged.set()
         first_s = None if self._first_at is None else self._first_at - self._began_at
-        done(self, Outcome(how, self.parts.model, self.parts.usage or {}, first_s))
+        done(self, Outcome(how, self.parts.model, self.parts.usage or {}, first_s, self.parts.retries))
 
     def _outcome(self, model: Model) -> str:
         """Publish the answer and its end; return how it ended."""

@@ -3,7 +3,7 @@
 Rules:
 - A slot is what its run is held under (``leases``): it is given back when the run has ended, and when its worker died.
 - Taken first, counted then: two callers at the bound may both be refused, never both be let in.
-- Those of one caller are counted each time; all of them only where the bound may be near, or once a second.
+- They are counted anew where the bound may be near, and once a second; in between, what this worker adds is added.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from stores.base import Log
 from streaming.errors import TooManyRequests
@@ -19,6 +20,15 @@ from streaming.leases import SLOTS, Lease
 RETRY_S = 5
 COUNT_S = 1.0
 _PAGE = 1000
+_CALLERS = 1000
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How many slots there were below a prefix when they were counted last, and those taken here since."""
+
+    count: int
+    at: float
 
 
 class Slots:
@@ -32,27 +42,27 @@ class Slots:
         self._most = most
         self._most_each = most_each
         self._clock = clock
-        self._counted = 0
-        self._counted_at = -COUNT_S
+        self._tallies: dict[str, _Tally] = {}
 
     @contextmanager
     def holding(self, path: str, caller: str) -> Iterator[None]:
         """Hold the run at ``path`` in a slot of ``caller`` for this block. Raises TooManyRequests, StoreError."""
         with self._lease.holding(path, caller):
-            if self._count(f"{SLOTS}{caller}/", self._most_each + 1) > self._most_each:
+            if self._beyond(f"{SLOTS}{caller}/", self._most_each):
                 raise _refused("runs-per-caller", self._most_each, "You have")
-            if self._all() > self._most:
+            if self._beyond(SLOTS, self._most):
                 raise _refused("runs", self._most, "The server has")
             yield
 
-    def _all(self) -> int:
-        """How many there are, with the one just taken."""
-        self._counted += 1
-        near = self._counted > self._most // 2
-        if near or self._clock() - self._counted_at >= COUNT_S:
-            self._counted_at = self._clock()
-            self._counted = self._count(SLOTS, self._most + 1)
-        return self._counted
+    def _beyond(self, prefix: str, most: int) -> bool:
+        """Whether there are more than ``most``, with the one just taken."""
+        if len(self._tallies) > _CALLERS:
+            self._tallies.clear()
+        tally = self._tallies.setdefault(prefix, _Tally(0, -COUNT_S))
+        tally.count += 1
+        if tally.count > most // 2 or self._clock() - tally.at >= COUNT_S:
+            tally.count, tally.at = self._count(prefix, most + 1), self._clock()
+        return tally.count > most
 
     def _count(self, prefix: str, most: int) -> int:
         count, last = 0, ""

@@ -4,7 +4,7 @@ Rules:
 - A question that is asked again while it is being answered (the same ``Idempotency-Key``, or the same last message of
   the same chat) joins the run that answers it; with a key also one that was answered.
 - A run is in the log, under a slot and a lease, before its model is asked.
-- Leaving is not stopping: a run that nobody reads, in any worker, goes on for ``CHAT_GRACE_S`` seconds.
+- Leaving is not stopping (``chat_presence``).
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import gevent
 import msgspec
 
 from settings import Settings
-from stores.base import START, Config, Log, NoStream, StoreError, StreamGone
+from stores.base import START, Config, Log, NoStream, StreamGone
 from streaming import chat_counters, chat_readers
-from streaming.chat_control import PRESENCE_S, Control, Told, owner
+from streaming.chat_control import Control, owner
 from streaming.chat_index import Entry, Index, digest
 from streaming.chat_parts import Parts
+from streaming.chat_presence import Presence
 from streaming.chat_readers import Reading
-from streaming.chat_runs import LEFT, STOPPED, ChatRun, Model, Outcome
+from streaming.chat_runs import STOPPED, ChatRun, Model, Outcome
 from streaming.chat_slots import Slots
-from streaming.errors import Conflict, NotFound, Unprocessable
-from streaming.events import TICK_S
+from streaming.errors import Conflict, NotFound, TooManyRequests, Unprocessable
 from streaming.leases import CHATS, Lease
 
 log = logging.getLogger("perennial.chat")
@@ -68,11 +66,7 @@ class Chats:
         self._control = Control(store, lease.worker)
         self._config = Config("application/json", ttl_s=int(settings.RUN_KEEP_S))
         self._runs: dict[str, ChatRun] = {}
-        # Runs of this worker that others read, and until when that counts; runs of others that are read here.
-        self._read_elsewhere: dict[str, dict[str, float]] = {}
-        self._read_here: dict[str, int] = {}
-        self._told_at = 0.0
-        self._ticker: Any = None
+        self._presence = Presence(store, self._control, self._runs, settings.CHAT_GRACE_S)
 
     def running(self) -> int:
         return len(self._runs)
@@ -89,7 +83,12 @@ class Chats:
             if before and self._joinable(ask, before):
                 chat_counters.JOINED.inc()
                 return before.run, False
-            if (run_id := self._begin_new(ask, parts, model, names, before)) is not None:
+            try:
+                run_id = self._begin_new(ask, parts, model, names, before)
+            except TooManyRequests:
+                chat_counters.REFUSED.inc()
+                raise
+            if run_id is not None:
                 return run_id, True
         raise Conflict("This chat is asked too many questions at once.")
 
@@ -133,7 +132,7 @@ class Chats:
 
     def listen(self) -> None:
         """Hear what other workers say, for ever."""
-        self._control.hear(self._told)
+        self._control.hear(self._presence.told)
 
     def _begin_new(self, ask: Ask, parts: Parts, model: Model, names: list[str], before: Entry | None) -> str | None:
         """Return the id of a new run that answers; None when somebody else began one meanwhile."""
@@ -152,7 +151,7 @@ class Chats:
             self._runs[run_id] = run
             chat_counters.RUNNING.inc()
             run.start(model, stack.pop_all(), self._done)
-        self._keep_ticking()
+        self._presence.keep_ticking()
         return run_id
 
     def _name(self, name: str, entry: Entry) -> None:
@@ -201,81 +200,11 @@ class Chats:
 
     def _counted(self, run_id: str, source: Any) -> Reading:
         if (run := self._runs.get(run_id)) is not None:
-            return Reading(source, lambda: self._enter(run), lambda: self._leave(run))
-        return Reading(source, lambda: self._enter_other(run_id), lambda: self._leave_other(run_id))
-
-    def _enter(self, run: ChatRun) -> None:
-        run.readers += 1
-
-    def _leave(self, run: ChatRun) -> None:
-        run.readers -= 1
-        run.seen_at = time.monotonic()
-        self._end_unread(run)
-
-    def _enter_other(self, run_id: str) -> None:
-        self._read_here[run_id] = self._read_here.get(run_id, 0) + 1
-        if self._read_here[run_id] == 1:
-            self._tell("reads", [run_id])
-            self._keep_ticking()
-
-    def _leave_other(self, run_id: str) -> None:
-        self._read_here[run_id] -= 1
-        if self._read_here[run_id] == 0:
-            del self._read_here[run_id]
-            self._tell("left", [run_id])
-
-    def _end_unread(self, run: ChatRun) -> None:
-        """End the run when nobody has read it for the grace time, here or elsewhere."""
-        now = time.monotonic()
-        elsewhere = self._read_elsewhere.get(run.id, {})
-        run.seen_at = max(run.seen_at, min(now, max(elsewhere.values(), default=0.0)))
-        if not run.readers and now - run.seen_at >= self._settings.CHAT_GRACE_S and not run.ended:
-            run.cancel(LEFT)
-
-    def _told(self, told: Told) -> None:
-        for run_id in told.runs:
-            if (run := self._runs.get(run_id)) is None:
-                continue
-            if told.what == "stop":
-                run.cancel(STOPPED)
-            elif told.what == "reads":
-                self._read_elsewhere.setdefault(run_id, {})[told.by] = time.monotonic() + PRESENCE_S
-            elif self._read_elsewhere.get(run_id, {}).pop(told.by, None) is not None:
-                run.seen_at = time.monotonic()
-                self._end_unread(run)
-
-    def _tell(self, what: Literal["reads", "left"], run_ids: Iterable[str]) -> None:
-        """Tell the workers of these runs, unless that is this one, or the run is over."""
-        by_owner: dict[str, list[str]] = {}
-        for run_id in run_ids:
-            if owner(run_id) != self._lease.worker:
-                by_owner.setdefault(owner(run_id), []).append(run_id)
-        for worker, theirs in by_owner.items():
-            try:
-                if any(not self._store.state(CHATS + run_id).closed for run_id in theirs):
-                    self._control.tell(worker, what, theirs)
-            except StoreError:
-                log.warning("worker %s could not be told of its readers here", worker)
-
-    def _keep_ticking(self) -> None:
-        if self._ticker is None:
-            self._ticker = gevent.spawn(self._tick)
-
-    def _tick(self) -> None:
-        """Let readers look up now and then, end what nobody reads, and tell others what is read here."""
-        try:
-            while self._runs or self._read_here:
-                gevent.sleep(TICK_S)
-                for run in tuple(self._runs.values()):
-                    run.tick()
-                    self._end_unread(run)
-                if time.monotonic() - self._told_at >= PRESENCE_S / 3:
-                    self._told_at = time.monotonic()
-                    self._tell("reads", tuple(self._read_here))
-        finally:
-            self._ticker = None
+            return Reading(source, lambda: self._presence.enter(run), lambda: self._presence.leave(run))
+        entered, left = self._presence.enter_other, self._presence.leave_other
+        return Reading(source, lambda: entered(run_id), lambda: left(run_id))
 
     def _done(self, run: ChatRun, outcome: Outcome) -> None:
         del self._runs[run.id]
-        self._read_elsewhere.pop(run.id, None)
+        self._presence.forget(run.id)
         chat_counters.ended(outcome)

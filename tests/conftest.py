@@ -20,7 +20,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from settings import Settings
+from tests.chat_peers import npm_clients
 from tests.harness import LiveServer, eventually
+
+__all__ = ["npm_clients"]
 
 _FD = Path("/proc/self/fd")
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()

@@ -13,7 +13,7 @@ from llm import messages
 from streaming.errors import BadRequest
 from tests.fake_openai import CUT, DONE, PING, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
 from tests.harness import Answer, LiveServer, RawClient, eventually
-from tests.test_chat_framings import V4, V5_AND_LATER, ask_client, lines, npm_clients, parts
+from tests.test_chat_framings import lines, parts
 
 KEY = "sk-secret-0123456789"
 CONTENT = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -146,22 +146,6 @@ def test_without_a_key_the_offline_model_answers(server: LiveServer) -> None:
     assert "has 4 words and 20 characters" in answer.body.decode()
     assert answer.end == "clean"
     assert len(answer.pieces) > 10
-
-
-@npm_clients
-@pytest.mark.slow
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
-def test_ai_sdk_works_unchanged(chat: LiveServer, upstream: FakeOpenAI, package: str) -> None:
-    """The SDK's own client, from its own request to its own state: an answer, a failure in it, a refusal before it."""
-    url = f"{chat.url}/api/chat"
-    seen = ask_client(package, url)
-    assert (seen["status"], seen["text"]) == ("ready", "Hello")
-    assert upstream.requests[-1][2]["messages"] == CONTENT["messages"]
-    upstream.plays(token("Hel"), CUT)
-    seen = ask_client(package, url)
-    assert (seen["status"], seen["text"], seen["error"]) == ("error", "Hel", "The connection to the model was lost.")
-    upstream.refuses(401, "no")
-    assert ask_client(package, url)["error"] == "The model's server refused this server's key."
 
 
 # Errors before the first byte

@@ -6,9 +6,6 @@ Expected bytes: AI SDK 4, "Stream Protocols", data stream protocol; AI SDK 5, "S
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +14,8 @@ from streaming.chat_framings import ChatText, DataStream, UIMessageStream
 from streaming.chat_parts import Parts
 from streaming.events import Event
 from streaming.framings import Framing
+from tests.chat_peers import AI, V4, ask_client
 from tests.harness import EventStream
-
-AI_SDK = Path(__file__).resolve().parent / "ai_sdk"
-V4 = "@ai-sdk/ui-utils"
-V5_AND_LATER = ("ai-5.0.0", "ai-5", "ai-6", "ai-7")
-
-npm_clients = pytest.mark.skipif(
-    not (AI_SDK / "node_modules").exists() or shutil.which("node") is None,
-    reason="the AI SDK's clients are not here: npm install --prefix tests/ai_sdk",
-)
 
 THOUGHT = Event("Hm, é…".encode(), "reasoning")
 TEXTS = (Event('He"l\nlo \u2028'.encode(), "text"), Event("\U0001f600".encode(), "text"))
@@ -44,15 +33,6 @@ def answer_parts(*events: Event) -> list[Event]:
 
 def wire(framing: Framing, *events: Event) -> bytes:
     return framing.open() + b"".join(map(framing.encode, answer_parts(*events))) + framing.close()
-
-
-def ask_client(package: str, url: str, body: bytes = b"") -> dict[str, Any]:
-    """What a page would have after one turn with the AI SDK's own client: see tests/ai_sdk/client.mjs."""
-    command = ["node", "client.mjs", package, url]
-    done = subprocess.run(command, cwd=AI_SDK, input=body, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    seen: dict[str, Any] = json.loads(done.stdout)
-    return seen
 
 
 # Text
@@ -169,8 +149,8 @@ def answer(framing: Framing, *, fails: bool) -> bytes:
     return b"".join([*pieces, framing.error("It failed.") if fails else framing.close()])
 
 
-@npm_clients
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
+@pytest.mark.usefixtures("npm_clients")
+@pytest.mark.parametrize("package", AI)
 def test_ai_sdk_reads_an_answer(package: str) -> None:
     """Every version of the client, fed in pieces of seven bytes, has the answer and no error."""
     framing = DataStream() if package == V4 else UIMessageStream()
@@ -182,8 +162,8 @@ def test_ai_sdk_reads_an_answer(package: str) -> None:
     assert end["usage"]["totalTokens"] == 5
 
 
-@npm_clients
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
+@pytest.mark.usefixtures("npm_clients")
+@pytest.mark.parametrize("package", AI)
 def test_ai_sdk_is_told_of_a_failure(package: str) -> None:
     """Every version of the client ends in the error state with our sentence, and keeps what came before."""
     framing = DataStream() if package == V4 else UIMessageStream()
