@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 import settings as settings_module
 from blueprints import (
     chat,
+    completions,
     downloads,
     events,
     exports,
@@ -26,6 +27,7 @@ from blueprints import (
     text,
     uploads,
 )
+from llm.models import Models
 from settings import Settings
 from stores import seed, sqlite_log
 from stores.base import Log, StoreError, StoreFull, Tables
@@ -36,6 +38,7 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
 from streaming.errors import DiskFull, Problem, Unavailable
@@ -55,7 +58,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
-    app.extensions["lease"] = Lease(log)
+    app.extensions["lease"] = lease = Lease(log)
+    app.extensions["models"] = Models(settings)
+    app.extensions["chats"] = Chats(log, lease, settings)
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
@@ -69,7 +74,21 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, exports, events, chat, downloads, uploads, resumables, streams, pages, status):
+    blueprints = (
+        text,
+        records,
+        exports,
+        events,
+        chat,
+        completions,
+        downloads,
+        uploads,
+        resumables,
+        streams,
+        pages,
+        status,
+    )
+    for blueprint in blueprints:
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
@@ -132,7 +151,7 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    keepers = [gevent.spawn(keep), gevent.spawn(renew)]
+    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen)]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 

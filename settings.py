@@ -16,8 +16,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent
 
 
-def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), zero: bool = False) -> Any:
+    """One row; ``choices``: the only values; ``zero``: a number that may be 0, too."""
+    return field(default=default, metadata={"help": help, "choices": choices, "zero": zero})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,29 @@ class Settings:
     )
     OPENAI_BASE_URL: str = _setting("", "the OpenAI-compatible server of /api/chat; empty: OpenAI's own")
     OPENAI_API_KEY: str = _setting("", "its key; without a key and a base URL the offline model answers")
-    CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name")
+    CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name; with CHAT_MODELS the one that answers who names none")
+    CHAT_MODELS: str = _setting(
+        "",
+        'several models by name, as JSON: {"fast": {"base_url": "http://…/v1", "api_key": "…", "model": "llama3.2"}, …}; each field may be missing',
+    )
+    CHAT_SYSTEM: str = _setting("", "a system prompt that stands before every conversation")
+    CHAT_MAX_TOKENS: int = _setting(65_536, "the most tokens a caller may ask for")
     CHAT_HEADERS_S: float = _setting(
         1.5, "seconds the headers of an answer wait for its first token, so that a refusal is a real status"
     )
     CHAT_FIRST_TOKEN_S: float = _setting(60.0, "seconds the model may take to begin its answer")
     CHAT_IDLE_S: float = _setting(60.0, "seconds of silence between two tokens after which the model counts as failed")
+    CHAT_TOTAL_S: float = _setting(600.0, "seconds one whole answer may take")
+    CHAT_RETRIES: int = _setting(1, "how often a model that fails before its first token is asked again", zero=True)
+    CHAT_GRACE_S: float = _setting(
+        60.0, "seconds for which an answer that nobody reads any more goes on; 0: it is stopped at once", zero=True
+    )
+    CHAT_RUNS: int = _setting(1000, "answers that are made at once, in all workers; beyond them 429")
+    CHAT_RUNS_PER_CALLER: int = _setting(100, "the same for each caller")
+    CHAT_CALLER_HEADER: str = _setting(
+        "", "the header that tells callers apart, such as X-Forwarded-For behind a proxy; empty: their address"
+    )
+    CHAT_BYTES: int = _setting(4 * 2**20, "the largest answer")
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @property
@@ -110,8 +128,11 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             values[each.name] = _READERS[str(each.type)](text)
         except ValueError:
             raise SystemExit(f"{each.name} must be of type {each.type}, and {text!r} is not.") from None
-        if each.type in ("int", "float") and not values[each.name] > 0:
-            raise SystemExit(f"{each.name} must be greater than 0, and {text!r} is not.")
+        if each.type in ("int", "float") and not (
+            values[each.name] > 0 or (each.metadata["zero"] and float(text) == 0)
+        ):
+            least = "at least" if each.metadata["zero"] else "greater than"
+            raise SystemExit(f"{each.name} must be {least} 0, and {text!r} is not.")
         if (choices := each.metadata["choices"]) and values[each.name] not in choices:
             raise SystemExit(f"{each.name} must be one of {', '.join(choices)}, and {text!r} is not.")
     return Settings(**values)

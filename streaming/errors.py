@@ -146,6 +146,12 @@ class DiskFull(Problem):
     status = 507
 
 
+def of_status(status: int, detail: str, retry_after_s: float | None = None) -> Problem:
+    """Return the Problem with this status; 500 where there is none."""
+    kind = next((each for each in Problem.__subclasses__() if each.status == status), Problem)
+    return kind(detail, retry_after_s=retry_after_s)
+
+
 class StreamFailed(Exception):
     """A stream that cannot go on; its text is one sentence that the client may see."""
 

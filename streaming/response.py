@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -131,20 +132,30 @@ def _run_limits(settings: Any) -> RunLimits:
 class Begun:
     """``source`` run to its first event, so that what it refuses until then is still a status.
 
-    After ``within_s`` seconds without one it is left at that. Raises what the source raises, and ClientLeft.
+    Events of the types ``preliminary`` are not yet that. After ``within_s`` seconds without it is left at that.
+    ``first``: that event, None without. Raises what the source raises, and ClientLeft.
     """
 
-    def __init__(self, source: Source, within_s: float) -> None:
+    def __init__(self, source: Source, within_s: float, preliminary: frozenset[str] = frozenset()) -> None:
         self._source = source
-        self._first: list[object] = []
+        self._items: deque[object] = deque()
+        self.first: Event | None = None
         link = wire.Link(request.environ)
         deadline = time.monotonic() + within_s
         try:
-            while not self._first or (self._first[0] is None and time.monotonic() < deadline):
-                self._first = [link.pull(source)]
+            while self.first is None and not (self._items and self._items[-1] is wire.END):
+                item = link.pull(source)
+                self._items.append(item)
+                if isinstance(item, Event) and item.type not in preliminary:
+                    self.first = item
+                elif item is None and time.monotonic() >= deadline:
+                    break
         except wire.Interrupted:
             close(source)
             raise ClientLeft("The client left before the answer began.") from None
+        except BaseException:
+            close(source)
+            raise
         finally:
             link.close()
 
@@ -152,7 +163,7 @@ class Begun:
         return self
 
     def __next__(self) -> Event | None:
-        item = self._first.pop() if self._first else next(self._source, wire.END)
+        item = self._items.popleft() if self._items else next(self._source, wire.END)
         if isinstance(item, Event) or item is None:
             return item
         raise StopIteration

@@ -21,12 +21,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from settings import Settings
+from tests.chat_peers import npm_clients
 from tests.harness import LiveServer, eventually
 from tests.postgres_server import PostgresServer
 
 # A machine that is busy is no failure of an example; what hangs is ended by pytest-timeout.
 hypothesis.settings.register_profile("perennial", deadline=None)
 hypothesis.settings.load_profile("perennial")
+
+__all__ = ["npm_clients"]
 
 _FD = Path("/proc/self/fd")
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
