@@ -40,8 +40,6 @@ class Compressor(Protocol):
 class Gzip:
     """By ISA-L, at its level 1."""
 
-    content_type = "application/gzip"
-
     def __init__(self) -> None:
         self._compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)
         self._begun = False
@@ -65,8 +63,6 @@ class Gzip:
 
 class Zstd:
     """At its level 1, with a checksum: a frame that was damaged is not taken for a whole one."""
-
-    content_type = "application/zstd"
 
     def __init__(self) -> None:
         parameter = zstd.CompressionParameter

@@ -308,6 +308,12 @@ def test_there_are_not_more_columns_than_fields(make: Any, data: bytes) -> None:
     assert "16384" in str(outcome(make(), [data]))
 
 
+def test_commas_of_a_text_are_no_fields() -> None:
+    """A polygon of a hundred thousand points is one field."""
+    text = ",".join(["1 2"] * 100_000)
+    assert objects(same(CSVToNDJSON, f'id,shape\n1,"{text}"\n'.encode(), [7, 99_999])) == [{"id": "1", "shape": text}]
+
+
 def test_a_step_gives_little() -> None:
     """A name of a MiB, and rows of two bytes: each repeats it, and no more than one is made before it is taken."""
     codec = CSVToNDJSON()
