@@ -106,7 +106,7 @@ def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], fra
 
 def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Response:
     """Answer with the length known: the whole, a range of it, or that it has not changed."""
-    measures = measured(snapshot, asked.query, asked.format, request.environ)
+    measures = measured(current_app.extensions["tables"], snapshot, asked.query, asked.format, request.environ)
     resumable = asked.query.table.ordered
     headers |= {
         "ETag": measures.etag,

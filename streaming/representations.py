@@ -15,8 +15,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from stores.base import Block, Query, Snapshot
+from stores.base import Block, Query, Snapshot, Tables
 from streaming.errors import ClientLeft, StreamFailed
 from streaming.events import Event
 from streaming.formats import Format
@@ -51,15 +52,17 @@ class Measured:
         return f"sha-256=:{b64encode(self.digest).decode()}:"
 
 
-_remembered: OrderedDict[tuple[Query, str, str], Measured] = OrderedDict()
+# Of each database by itself: the moments of two may have the same name.
+_remembered: WeakKeyDictionary[Tables, OrderedDict[tuple[Query, str, str], Measured]] = WeakKeyDictionary()
 
 
-def measured(snapshot: Snapshot, query: Query, format: Format, environ: Mapping[str, Any]) -> Measured:
+def measured(tables: Tables, snapshot: Snapshot, query: Query, format: Format, environ: Mapping[str, Any]) -> Measured:
     """Return the measures of the whole export. Reads it once, unless it has been. Raises ClientLeft, StoreError."""
     key = (query, format.name, snapshot.name)
-    if snapshot.name and key in _remembered:
-        _remembered.move_to_end(key)
-        return _remembered[key]
+    remembered = _remembered.setdefault(tables, OrderedDict())
+    if snapshot.name and key in remembered:
+        remembered.move_to_end(key)
+        return remembered[key]
     measure = _Measure(query, format)
     blocks = snapshot.rows(query, format.rows, last=False)
     link, pace = Link(environ), Pace()
@@ -73,9 +76,9 @@ def measured(snapshot: Snapshot, query: Query, format: Format, environ: Mapping[
     finally:
         blocks.close()  # type: ignore[attr-defined]  # every store's is a generator
         link.close()
-    _remembered[key] = found = measure.end()
-    while len(_remembered) > _REMEMBERED:
-        _remembered.popitem(last=False)
+    remembered[key] = found = measure.end()
+    while len(remembered) > _REMEMBERED:
+        remembered.popitem(last=False)
     return found
 
 

@@ -499,7 +499,7 @@ def test_a_locked_database_is_waited_for_without_stalling(tmp_path: Path) -> Non
 
 def test_a_database_locked_for_too_long_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a bounded wait a locked database is said to be busy."""
-    monkeypatch.setattr("stores.sqlite_tables._BUSY_S", 0.05)
+    monkeypatch.setattr("stores.sqlite_snapshot._BUSY_S", 0.05)
     database = Database(tmp_path / "app.db", "delete")
     database.create("t", (Column("id", "integer"),), [(1,)])
     tables = database.tables("t")
