@@ -1,4 +1,7 @@
-"""``python -m bench``: measure, print, and write docs/performance.md (``--print`` leaves the file alone)."""
+"""``python -m bench``: measure, print, and write docs/performance.md (``--print`` leaves the file alone).
+
+``python -m bench chat files`` measures these parts only, and writes their sections anew.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import fanout, files
+from bench import chat, exports, fanout, files, transforms, uploads
 from bench.load import MIB, Probe, curl, first_byte_ms, percentile, seconds, watched
 from settings import ROOT
 from stores.seed import make_sample_database
@@ -326,24 +329,69 @@ def _machine() -> list[str]:
     ]
 
 
+def uploading(bench: Bench) -> None:
+    folder = bench.server.folder / "uploading"
+    folder.mkdir()
+    uploads.uploads(bench, folder)
+
+
+def exporting(bench: Bench) -> None:
+    folder = bench.server.folder / "exporting"
+    folder.mkdir()
+    exports.measure(bench, folder)
+
+
+def transforming(bench: Bench) -> None:
+    transforms.report(bench, bench.text)
+
+
+def chatting(bench: Bench) -> None:
+    folder = bench.server.folder / "chatting"
+    folder.mkdir()
+    bench.table(chat.TITLE, *chat.COLUMNS)
+    for row in chat.rows(folder):
+        bench.row(*chat.cells(*row))
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "first-bytes": first_bytes,
+    "memory": memory,
+    "company": company,
+    "flask": against_plain_flask,
+    "files": files.downloads,
+    "uploads": uploading,
+    "exports": exporting,
+    "transforms": transforming,
+    "chat": chatting,
+    "fanout": fan_out,
+}
+
+
+def merged(before: str, made: str) -> str:
+    """Return the document ``before`` with the sections of ``made`` in the place of their namesakes, or at its end."""
+    sections = {part.partition("\n")[0]: part for text in (before, made) for part in text.split("\n## ")}
+    return "\n## ".join(part.strip("\n") + "\n" for part in sections.values())
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="bench", description=__doc__)
     arguments.add_argument("--print", action="store_true", help="do not write docs/performance.md")
-    only_print = arguments.parse_args().print
+    arguments.add_argument("parts", nargs="*", help=f"only these: {', '.join(PARTS)}")
+    asked = arguments.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        arguments.error(f"{', '.join(unknown)} is no part")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         try:
             bench.say(*_machine())
-            first_bytes(bench)
-            memory(bench)
-            company(bench)
-            against_plain_flask(bench)
-            files.downloads(bench)
-            fan_out(bench)
+            for name in asked.parts or PARTS:
+                PARTS[name](bench)
         finally:
             bench.server.stop()
-    if not only_print:
-        (ROOT / "docs" / "performance.md").write_text("\n".join(bench.lines) + "\n")
+    if not asked.print:
+        report = ROOT / "docs" / "performance.md"
+        made = "\n".join(bench.lines) + "\n"
+        report.write_text(merged(report.read_text(), made) if asked.parts else made)
 
 
 if __name__ == "__main__":
