@@ -24,6 +24,8 @@ from typing import Any
 import gevent.monkey
 import httpx2
 
+from llm.chunked import Chunked
+
 # Uvicorn, which most model servers run on, closes idle connections after 5 s.
 IDLE_S = 4.0
 _MOST_IDLE = 100
@@ -113,21 +115,36 @@ class _Body(httpx2.SyncByteStream):
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
-        read = self._answer.read1
         try:
-            while piece := read(_PIECE):
-                yield piece
+            yield from self._chunked() if self._answer.chunked else self._plain()
         except TimeoutError as error:
             raise httpx2.ReadTimeout("no more of the answer") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise httpx2.RemoteProtocolError(f"the answer was cut: {error!r}") from error
-        if self._answer.length:
-            raise httpx2.RemoteProtocolError("the answer was cut")
         self._ended = True
-        if self._answer.will_close:
+        will_close = self._answer.will_close
+        self._answer.close()
+        if will_close:
             self._connection.close()
         else:
             self._transport.keep(self._origin, self._connection)
+
+    def _plain(self) -> Iterator[bytes]:
+        while piece := self._answer.read1(_PIECE):
+            yield piece
+        if self._answer.length:
+            raise ConnectionError("it was longer")
+
+    def _chunked(self) -> Iterator[bytes]:
+        """By our own decoder: http.client's gives out one chunk at a time, also where a hundred have come."""
+        read, decoder = self._answer.fp.read1, Chunked()
+        while not decoder.ended:
+            if not (piece := read(_PIECE)):
+                raise ConnectionError("there was no last chunk")
+            if data := decoder.decode(piece):
+                yield data
+        if decoder.rest:
+            raise ConnectionError("there was more after the last chunk")
 
     def close(self) -> None:
         if not self._ended:

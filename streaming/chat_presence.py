@@ -105,7 +105,7 @@ class Presence:
             while self._runs or self._here:
                 gevent.sleep(TICK_S)
                 for run in tuple(self._runs.values()):
-                    run.tick()
+                    run.beat()
                     self._end_unread(run)
                 if time.monotonic() - self._told_at >= PRESENCE_S / 3:
                     self._told_at = time.monotonic()

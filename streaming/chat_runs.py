@@ -25,7 +25,8 @@ from gevent.hub import Waiter
 
 from stores.base import Log, NoStream, StoreError, StreamClosed, StreamGone
 from streaming import runs
-from streaming.chat_parts import INTERRUPTED, PRELIMINARY, Parts
+from streaming.chat_direct import Direct
+from streaming.chat_parts import INTERRUPTED, PRELIMINARY, TERMINAL, Parts
 from streaming.errors import Problem, StreamFailed, public
 from streaming.events import Event
 from streaming.leases import CHATS, Lease
@@ -76,6 +77,7 @@ class ChatRun:
         self._lease = lease
         self._limit_bytes = limit_bytes
         self._waiters: set[Waiter[None]] = set()
+        self._direct: set[Direct] = set()
         self._cancelled = ""
         self._pulling = False
         self._greenlet: Any = None
@@ -103,7 +105,7 @@ class ChatRun:
             gevent.get_hub().loop.run_callback(self._interrupt)
 
     def wait(self, number: int) -> None:
-        """Return when there is an event after ``number``, or the end, or ``tick`` was called."""
+        """Return when there is an event after ``number``, or the end, or ``beat`` was called."""
         if len(self.events) > number or self.ended:
             return
         waiter: Waiter[None] = Waiter()
@@ -112,6 +114,20 @@ class ChatRun:
             waiter.get()
         finally:
             self._waiters.discard(waiter)
+
+    def park(self, direct: Direct) -> None:
+        """Write to the connection from now on, which has all there is; until the end, or it ``leave``s."""
+        self._direct.add(direct)
+
+    def unpark(self, direct: Direct) -> None:
+        self._direct.discard(direct)
+
+    def beat(self) -> None:
+        """Let all who wait look up, and those who are parked when they owe a heartbeat."""
+        for direct in [direct for direct in self._direct if direct.due()]:
+            self._direct.discard(direct)
+            direct.leave()
+        self.tick()
 
     def tick(self) -> None:
         """Wake all who wait."""
@@ -161,36 +177,41 @@ class ChatRun:
         return "finished"
 
     def _end(self, why: str) -> str:
+        if self.events[-1].type in TERMINAL:  # it was whole before anybody could end it
+            return "finished"
         log.info("%s: %s", self.path, why)
         self._publish(self.parts.fail(INTERRUPTED, {}) if why == DRAINED else self.parts.abort())
         return why
 
     def _answer(self, model: Model) -> None:
         source = model()
+        came: list[Event] = []
         try:
-            if self._cancelled:
-                raise Cancelled
-            came: list[Event] = []
-            while True:
-                self._pulling = True
-                try:
-                    event = next(source, self)
-                finally:
-                    self._pulling = False
-                if event is self:
-                    break
+            while (event := self._pull(source)) is not self:
                 if isinstance(event, Event):
                     _join(came, event)
                 elif came:
-                    self._take(came)
-                    came = []
-                if self._cancelled:
-                    raise Cancelled
-            self._take(came)
+                    ready, came = came, []
+                    self._take(ready)
         finally:
-            source.close()  # type: ignore[attr-defined]  # a model's iterator is a generator
+            try:
+                source.close()  # type: ignore[attr-defined]  # a model's iterator is a generator
+            finally:
+                self._take(came)  # also what came with a failure, or just before it was ended
+
+    def _pull(self, source: Iterator[Event | None]) -> Event | ChatRun | None:
+        """Return the model's next event, this run at the end. Raises Cancelled, also while it waits."""
+        if self._cancelled:
+            raise Cancelled
+        self._pulling = True
+        try:
+            return next(source, self)
+        finally:
+            self._pulling = False
 
     def _take(self, came: list[Event]) -> None:
+        if not came:
+            return
         self._publish([part for event in came for part in self.parts.add(event)])
         if self.parts.size > self._limit_bytes:
             raise StreamFailed(f"An answer may have {self._limit_bytes} bytes, and this one has more.")
@@ -199,9 +220,18 @@ class ChatRun:
         if self._first_at is None and not PRELIMINARY.issuperset(part.type for part in parts):
             self._first_at = time.monotonic()
         self.events += parts
+        if self._direct:
+            self._write_direct(parts)
         self.tick()
         if not self._dirty.is_set():
             self._dirty.set()
+
+    def _write_direct(self, parts: list[Event]) -> None:
+        ends = not TERMINAL.isdisjoint(part.type for part in parts)
+        for direct in tuple(self._direct):
+            if ends or not direct.write(parts):
+                self._direct.discard(direct)
+                direct.leave()
 
     def _write(self) -> None:
         """Append what is new to the log, joined in time; return when the log has the end, or refuses it for good."""

@@ -103,7 +103,7 @@ class Chats:
     def read(self, run_id: str, number: int = 0) -> Reading:
         """Return the source of the run's events after the ``number``-th. Raises NotFound."""
         if (run := self._runs.get(run_id)) is not None:
-            return self._counted(run_id, chat_readers.live(run, number))
+            return self._counted(run_id, chat_readers.Live(run, number))
         if not self._exists(run_id):
             raise NotFound("This answer is no longer kept.")
         return self._counted(run_id, chat_readers.logged(self._store, CHATS + run_id, number))

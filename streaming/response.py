@@ -22,7 +22,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
@@ -129,6 +129,16 @@ def _run_limits(settings: Any) -> RunLimits:
     return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
+@runtime_checkable
+class Parkable(Protocol):
+    """A source that can have others write to the connection while it waits.
+
+    ``park`` returns when they last did (time.monotonic), None where they cannot. Raises Interrupted.
+    """
+
+    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None: ...
+
+
 class Begun:
     """``source`` run to its first event, so that what it refuses until then is still a status.
 
@@ -145,10 +155,11 @@ class Begun:
         try:
             while self.first is None and not (self._items and self._items[-1] is wire.END):
                 item = link.pull(source)
-                self._items.append(item)
+                if item is not None or time.monotonic() >= deadline:
+                    self._items.append(item)
                 if isinstance(item, Event) and item.type not in preliminary:
                     self.first = item
-                elif item is None and time.monotonic() >= deadline:
+                elif self._items and self._items[-1] is None:
                     break
         except wire.Interrupted:
             close(source)
@@ -167,6 +178,11 @@ class Begun:
         if isinstance(item, Event) or item is None:
             return item
         raise StopIteration
+
+    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None:
+        if self._items or not isinstance(self._source, Parkable):
+            return None
+        return self._source.park(link, framing, heartbeat_s)
 
     def close(self) -> None:
         close(self._source)
@@ -238,6 +254,8 @@ def _frames(
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
+            if item is None and isinstance(source, Parkable):
+                wrote_at = source.park(link, framing, heartbeat_s) or wrote_at
             if isinstance(source, Follow) and source.caught_up:
                 parked = park(link, source, framing, heartbeat_s)
                 if parked is not None:

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -57,7 +57,7 @@ def chat(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def patient(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server that waits with its headers for what the model says, and soon counts it as silent."""
-    patience = {"CHAT_FIRST_TOKEN_S": 0.5, "CHAT_IDLE_S": 0.5, "CHAT_HEADERS_S": 10}
+    patience = {"CHAT_FIRST_TOKEN_S": 2, "CHAT_IDLE_S": 2, "CHAT_HEADERS_S": 20}
     yield from serving(model, tmp_path_factory, "patient", **patience)
 
 
@@ -135,7 +135,7 @@ def test_a_dropped_answer_is_found_again_whole(chat: LiveServer, upstream: FakeO
     """The reader goes in the middle, the run goes on; what it gets again is the text, exactly, in every encoding."""
     upstream.plays(*slowly(tokens(50)), finish(), usage(3, 50), DONE)
     with ask(chat, question(id)) as client:
-        client.read_body_until(b'"9 "')
+        client.read_body_until(b"9 ")
     assert text_of(get(chat, f"/api/chat/{id}/stream")) == NUMBERS
     assert len(upstream.requests) == 1
     text = get(chat, f"/api/chat/{id}/stream?protocol=text")
@@ -154,7 +154,7 @@ def test_every_reader_sees_the_same(chat: LiveServer, upstream: FakeOpenAI, id: 
     """Ten tabs that come while it is made, to either worker, at whatever moment."""
     upstream.plays(*slowly(tokens(50), 0.03), finish(), usage(3, 50), DONE)
     with ask(chat, question(id)) as client, ThreadPoolExecutor(10) as pool:
-        client.read_body_until(b'"1 "')
+        client.read_body_until(b"1 ")
         tabs = [pool.submit(get, chat, f"/api/chat/{id}/stream") for _ in range(10)]
         first = client.read_to_end()
         bodies = {bytes(tab.result().body) for tab in tabs}
@@ -431,7 +431,7 @@ def test_a_fault_before_the_first_token_is_a_status(
         upstream.refuses(steps[0], "no", steps[1])
     else:
         upstream.plays(*steps)
-    for stream in (True, False):
+    for stream in (True, False)[: 1 if fault == "no headers" else 2]:
         answer = whole(patient, {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}, path=path)
         assert (answer.status, answer.end) == (status, "clean")
         assert answer.header("retry-after") == ("7" if status == 429 else "")
@@ -509,25 +509,24 @@ def test_killing_the_worker_loses_no_run_silently(live_server: Callable[..., Liv
     """Fifty in the middle: each reader is cut, and each run ends, for whoever asks, with "interrupted"."""
     server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_IDLE_S=60)
     upstream.plays(*slowly(tokens(20)), STALL)
-    clients = [ask(server, question(f"c{number}")) for number in range(50)]
-    for client in clients:
-        client.read_body_until(b'"5 "')
     (worker,) = server.pids()
-    os.kill(worker, signal.SIGKILL)
-    for client in clients:
-        assert client.read_to_end().end == "cut"
-        client.close()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(ask(server, question(f"c{number}"))) for number in range(50)]
+        for client in clients:
+            client.read_body_until(b"5 ")
+        os.kill(worker, signal.SIGKILL)
+        assert {client.read_to_end().end for client in clients} == {"cut"}
     eventually(lambda: server.pids() not in ([], [worker]) and server.get("/readyz")[0] == 200, 20)
     # Coming back at once: each waits for the end, which the lease brings.
-    readers = [RawClient(server.port, timeout_s=60) for _ in range(50)]
-    for number, reader in enumerate(readers):
-        reader.request("GET", f"/api/chat/c{number}/stream")
-    for reader in readers:
-        with reader:
+    with ExitStack() as stack:
+        readers = [stack.enter_context(RawClient(server.port)) for _ in range(50)]
+        for number, reader in enumerate(readers):
+            reader.request("GET", f"/api/chat/c{number}/stream")
+        for reader in readers:
             again = reader.read_to_end(LEASE_S + 5 * RENEW_S + 30)
-        assert "interrupted" in ui(again)[-1]["errorText"]
-        # What a live reader saw last may not have been logged when the worker was killed.
-        assert NUMBERS.startswith(text_of(again))
+            assert "interrupted" in ui(again)[-1]["errorText"]
+            # What a live reader saw last may not have been logged when the worker was killed.
+            assert NUMBERS.startswith(text_of(again))
 
 
 def test_a_cursor_past_a_lost_end_is_told_of_it(patient: LiveServer, upstream: FakeOpenAI, id: str) -> None:
@@ -552,7 +551,7 @@ def test_a_reload_and_a_restart_lose_nothing(
     (old,) = server.pids()
     upstream.plays(*slowly(tokens(50)), finish(), usage(3, 50), DONE)
     with ask(server, question(id)) as client:
-        client.read_body_until(b'"5 "')
+        client.read_body_until(b"5 ")
     upstream.plays(token("a"), STALL)
     with ask(server, question("long")) as client:
         client.read_body_until(b'"a"')

@@ -29,7 +29,7 @@ const replay = () => {
   );
 };
 
-// The network fails once "7 " has come.
+// The network fails once a 7 has come.
 const losing = async (input, init) => {
   const response = await fetch(input, init);
   const reader = response.body.getReader();
@@ -40,7 +40,7 @@ const losing = async (input, init) => {
       if (done) return controller.close();
       seen += new TextDecoder().decode(value);
       controller.enqueue(value);
-      if (!/"7 "/.test(seen)) return;
+      if (!/\b7 /.test(seen)) return;
       await reader.cancel();
       controller.error(new Error("the network failed"));
     },
