@@ -55,25 +55,34 @@ class CuttingProxy:
         try:
             server = socket.create_connection(("127.0.0.1", self._to), timeout=30)
         except OSError:
-            _reset(client)
+            client.close()
             return
+        server.settimeout(None)
         self._open |= {client, server}
-        answers = threading.Thread(target=_pass_on, args=(server, client, None))
+        try:
+            self._join(client, server)
+        finally:
+            for each in (client, server):
+                self._open.discard(each)
+                each.close()
+
+    def _join(self, client: socket.socket, server: socket.socket) -> None:
+        cut = threading.Event()
+        answers = threading.Thread(target=_pass_on, args=(server, client, None, cut))
         answers.start()
-        short = _pass_on(client, server, SHORT_BYTES)
+        short = _pass_on(client, server, SHORT_BYTES, cut)
         if short == SHORT_BYTES:
             limit = self._cuts.pop(0) if self._cuts else None
-            if _pass_on(client, server, limit) == limit:
+            if _pass_on(client, server, limit, cut) == limit:
                 self.cut += 1
+                cut.set()
                 _reset(server)
                 _reset(client)
+        # Closed only after it: a thread that still reads could read from another connection of the same number.
         answers.join()
-        for each in (client, server):
-            self._open.discard(each)
-            each.close()
 
 
-def _pass_on(source: socket.socket, target: socket.socket, limit: int | None) -> int:
+def _pass_on(source: socket.socket, target: socket.socket, limit: int | None, cut: threading.Event) -> int:
     """Pass on what comes, to its end or up to ``limit`` bytes; return how many there were."""
     passed = 0
     with contextlib.suppress(OSError):
@@ -83,13 +92,13 @@ def _pass_on(source: socket.socket, target: socket.socket, limit: int | None) ->
                 break
             target.sendall(data)
             passed += len(data)
-        if limit is None or passed < limit:
+        if (limit is None or passed < limit) and not cut.is_set():
             target.shutdown(socket.SHUT_WR)
     return passed
 
 
 def _reset(connection: socket.socket) -> None:
+    """End all reading now; closing it will send a RST."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RD)
-    connection.close()

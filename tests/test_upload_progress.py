@@ -136,22 +136,24 @@ def test_progress_says_how_fast_and_how_long(server: LiveServer, name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("request_line", "headers", "status"),
+    ("request_line", "headers", "status", "mib"),
     [
-        ("POST /api/upload-progress?filename=taken&exists=refuse", "", 409),
-        ("POST /api/upload-progress?exists=x", "", 400),
-        ("POST /api/uploads", "Tus-Resumable: 1.0.0\r\nUpload-Length: 2000000000\r\n", 415),
-        ("PATCH /api/uploads/aaaaaaaaaaaaaaaaaaaaaaaa", "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n", 415),
-        ("PUT /v1/stream/runs/x", "Content-Type: text/plain\r\n", 403),
+        ("POST /api/upload-progress?filename=taken&exists=refuse", "", 409, 1024),
+        ("POST /api/upload-progress?exists=x", "", 400, 64),
+        ("POST /api/uploads", "Tus-Resumable: 1.0.0\r\nUpload-Length: 2000000000\r\n", 415, 64),
+        ("PATCH /api/uploads/aaaaaaaaaaaaaaaaaaaaaaaa", "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n", 415, 64),
+        ("PUT /v1/stream/runs/x", "Content-Type: text/plain\r\n", 403, 64),
     ],
 )
-def test_a_refusal_is_heard(server: LiveServer, request_line: str, headers: str, status: int) -> None:
-    """A client that writes 1 GiB before it reads gets its answer, and another request waits for nothing."""
+def test_a_refusal_is_heard(server: LiveServer, request_line: str, headers: str, status: int, mib: int) -> None:
+    """A client that writes up to 1 GiB before it reads gets its answer, and another request waits for nothing."""
     post(server, "filename=taken&exists=refuse", b"x")
     block = bytes(2**20)
     with RawClient(server.port, timeout_s=60) as client, Pulse(server) as pulse:
-        client.send(f"{request_line} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {2**30}\r\n\r\n".encode(), "POST")
-        for _ in range(1024):
+        client.send(
+            f"{request_line} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {mib * 2**20}\r\n\r\n".encode(), "POST"
+        )
+        for _ in range(mib):
             client.send(block)
         answer = client.read_to_end()
     assert (answer.status, answer.end, answer.header("connection")) == (status, "clean", "close")
@@ -161,13 +163,13 @@ def test_a_refusal_is_heard(server: LiveServer, request_line: str, headers: str,
 
 @pytest.mark.slow
 def test_a_body_beyond_the_limit_is_heard(live_server: Callable[..., LiveServer]) -> None:
-    """413, for 1 GiB that is announced and for 1 GiB that is chunked."""
+    """413, for 1 GiB that is announced and for a body that is chunked."""
     server = live_server(MAX_UPLOAD_BYTES=2**20)
     block = bytes(2**20)
-    for framing in (f"Content-Length: {2**30}", "Transfer-Encoding: chunked"):
+    for framing, mib in ((f"Content-Length: {2**30}", 1024), ("Transfer-Encoding: chunked", 64)):
         with RawClient(server.port, timeout_s=60) as client:
             client.send(f"POST /api/upload-progress HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode(), "POST")
-            for _ in range(1024):
+            for _ in range(mib):
                 client.send_chunk(block) if "chunked" in framing else client.send(block)
             assert client.read_to_end().status == 413
     assert left_behind(server) == []
