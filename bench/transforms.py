@@ -11,7 +11,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +60,29 @@ def _filled(line: bytes) -> bytes:
     return line * (CODEC_BYTES // len(line))
 
 
-def codec_mb_s(names: str, body: bytes) -> float:
-    """Megabytes of what is plain (the body, or what is unpacked from it) a second of CPU, the best of some runs."""
-    best, plain = 0.0, len(body)
+def codec(names: str, body: bytes) -> tuple[float, float]:
+    """Megabytes of what is plain (the body, or what is unpacked from it) a second of CPU, and the longest step in ms.
+
+    Both are the best of some runs.
+    """
+    speeds, longest = [], []
     for _ in range(RUNS):
-        pipeline = Pipeline(names.split(","), _NO_LIMITS)
+        pipeline, steps_s = Pipeline(names.split(","), _NO_LIMITS), [time.thread_time()]
         pieces = (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
-        began = time.thread_time()
-        for _step in chain(chain.from_iterable(map(pipeline.decode, pieces)), pipeline.flush()):
-            pass
-        taken = time.thread_time() - began
-        if names.startswith(("gunzip", "unzstd")):
-            plain = pipeline._stages[0].made
-        best = max(best, plain / taken / 1e6)
-    return best
+        steps = chain(chain.from_iterable(map(pipeline.decode, pieces)), pipeline.flush())
+        steps_s.extend(time.thread_time() for _ in steps)
+        plain = pipeline._stages[0].made if names.startswith(("gunzip", "unzstd")) else len(body)
+        speeds.append(plain / (steps_s[-1] - steps_s[0]) / 1e6)
+        longest.append(max(b - a for a, b in pairwise(steps_s)) * 1000)
+    return max(speeds), min(longest)
 
 
 def report(bench: Any, text: Path) -> None:
     """Add the rows to ``bench``, which has ``server``, ``worker``, ``url``, ``table`` and ``row``; ``text``: 1 GiB."""
-    bench.table("Transforms: each codec by itself, one core", "transform", "fed with", "MB/s")
+    bench.table("Transforms: each codec by itself, CPU of one core", "transform", "fed with", "MB/s", "longest step")
     for (kind, names), body in bodies().items():
-        bench.row(f"`{names}`", kind, f"{codec_mb_s(names, body):.0f}")
+        speed, longest_ms = codec(names, body)
+        bench.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
     columns = ("transform", "MB/s (median)", "asked for", "memory", "another request's p99", "its max")
     bench.table(f"Transforms: {text.stat().st_size // MIB} MiB of ASCII sent and read back by curl", *columns)
     for names, wanted in (("upper", "≥ 400"), ("lower", ""), ("gzip", ""), ("zstd", ""), ("gzip,gunzip,upper", "")):

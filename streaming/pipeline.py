@@ -54,7 +54,7 @@ TRANSFORMS: Mapping[str, Transform] = {
     "lower": Transform(Lower, _TEXT, _SMALL_SLICE_BYTES),
     "casefold": Transform(lambda: CaseMap(str.casefold, bytes.lower), _TEXT),
     "nfc": Transform(NFC, _TEXT, _SMALL_SLICE_BYTES),
-    "lines": Transform(Numbered, _TEXT, _SMALL_SLICE_BYTES),
+    "lines": Transform(Numbered, _TEXT, 8 * 1024),  # of empty lines
     "identity": Transform(Identity, _TEXT),
     "csv-to-ndjson": Transform(CSVToNDJSON, "application/x-ndjson"),
     "ndjson-to-csv": Transform(NDJSONToCSV, "text/csv; charset=utf-8; header=present"),

@@ -132,15 +132,17 @@ class Numbered:
 
     def encode(self, data: bytes) -> bytes:
         *ended, rest = self._text.encode(data).split(b"\n")
-        out = [self._part(line) + b"\n" for line in ended]
-        return b"".join(out) + (self._part(rest, ended=False) if rest else b"")
-
-    def _part(self, part: bytes, *, ended: bool = True) -> bytes:
-        if not self._begun:
+        out = []
+        if self._begun and ended:
+            out.append(ended.pop(0) + b"\n")
+            self._begun = False
+        out += [b"%6d\t%b\n" % pair for pair in enumerate(ended, self._number + 1)]
+        self._number += len(ended)
+        if rest and not self._begun:
+            self._begun = True
             self._number += 1
-            part = b"%6d\t%b" % (self._number, part)
-        self._begun = not ended
-        return part
+            rest = b"%6d\t%b" % (self._number, rest)
+        return b"".join(out) + rest
 
     def flush(self) -> bytes:
         return self._text.flush()

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from settings import ROOT
-from streaming.compression import Gunzip
+from streaming.compression import Gunzip, zstd
 from streaming.duplex import Spool, duplex
 from streaming.errors import BadRequest, TooLarge
 from streaming.pipeline import Limits, Pipeline
@@ -237,23 +237,33 @@ def test_a_bomb_is_refused() -> None:
     assert 2**24 <= sum(sizes) < 2**24 + 100 * 2**17
 
 
-def test_other_work_is_done_beside_a_long_piece() -> None:
-    """One piece of a MiB that takes long is worked on in slices: another greenlet comes to its turn many times."""
-    turns = []
+SLOW = {
+    "csv-to-ndjson,gzip": b"a,b\n" + b"1,2\n" * 2**17,
+    "gunzip,upper,lines": gzip.compress(b"\n" * 2**20),
+    "gzip,gunzip,nfc,lower": "Straße, Việt Nam, ΟΔΥΣΣΕΥΣ\n".encode() * 2**15,
+    "unzstd": zstd.compress(b"") * 5000,
+}
+
+
+@pytest.mark.parametrize("names", SLOW)
+def test_other_work_is_done_beside_a_long_piece(names: str) -> None:
+    """One piece that takes long is worked on in slices: another greenlet has its turn every few milliseconds."""
+    gaps = []
 
     def other() -> None:
         while True:
-            turns.append(True)
+            begun = time.thread_time()  # of this thread: another process's work is none of it
             gevent.sleep(0.0001)
+            gaps.append(time.thread_time() - begun)
 
     greenlet = gevent.spawn(other)
-    body = b"a,b\n" + b"1,2\n" * 2**18
     try:
-        length = sum(map(len, answer(iter([body]), "csv-to-ndjson,gzip")))
+        for _ in answer(iter([SLOW[names]]), names):
+            gevent.sleep(0)
     finally:
         greenlet.kill()
-    assert length
-    assert len(turns) > 20
+    assert len(gaps) > 5
+    assert sorted(gaps)[-2] < 0.05  # 5 ms were measured; one full collection of garbage is let pass
 
 
 def test_what_a_compressor_holds_back_leaves_when_nothing_comes() -> None:
