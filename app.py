@@ -30,8 +30,9 @@ from blueprints import (
 from llm.models import Models
 from settings import Settings
 from stores import seed, sqlite_log
-from stores.base import Log, StoreError, StoreFull, Tables
+from stores.base import Log, Tables
 from stores.disk import Disk
+from stores.errors import StoreError, StoreFull
 from stores.memory import MemoryLog
 from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog

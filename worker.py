@@ -29,7 +29,8 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming import runs
-from streaming.wire import RESPONSE, SHORT_SLICE_S, Pace, links, look_around
+from streaming.pace import SHORT_SLICE_S, Pace, look_around
+from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
 _SIGTERM = 15

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import Config, KeyReused, Log, StreamClosed
+from stores.base import Config, Log
+from stores.errors import KeyReused, StreamClosed
 from streaming import bodies, positions, reconnects, topics
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, Unprocessable

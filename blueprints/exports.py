@@ -15,7 +15,8 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, KeyReused, Log, Query, Snapshot, StreamClosed, Tables, UnknownOffset
+from stores.base import START, Log, Query, Snapshot, Tables
+from stores.errors import KeyReused, StreamClosed, UnknownOffset
 from streaming import readers
 from streaming.content_codings import Compressed, coding
 from streaming.cursors import Parameters, last_event_id

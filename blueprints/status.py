@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from stores.base import StoreError
+from stores.errors import StoreError
 from streaming import chat_counters, wire
 from streaming.errors import Unavailable
 

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from flask import Blueprint, Response, current_app, request
 
 from settings import Settings
-from stores.base import Batch, Log, NoStream, State, StoreError, StreamGone
+from stores.base import Batch, Log, State
+from stores.errors import NoStream, StoreError, StreamGone
 from streaming import bodies, durable, durable_answers, durable_errors, durable_reads, wire
 from streaming.chat_answers import chats
 from streaming.durable import Place

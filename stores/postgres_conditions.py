@@ -16,7 +16,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from stores.base import BadFilter, BadKey, Filter, Query
+from stores.base import Filter, Query
+from stores.errors import BadFilter, BadKey
 from stores.postgres_lines import comparable
 from stores.postgres_schema import Column, Shape, quoted
 

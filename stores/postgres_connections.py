@@ -24,7 +24,7 @@ from gevent.monkey import get_original
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from stores.base import StoreBusy, StoreError
+from stores.errors import StoreBusy, StoreError
 
 log = logging.getLogger("perennial.postgres")
 

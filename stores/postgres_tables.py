@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 from psycopg import OperationalError, sql
 
-from stores.base import Block, Filter, Query, Rows, StoreBusy, StoreError, Table, UnknownColumn, UnknownTable
+from stores.base import Block, Filter, Query, Rows, Table
+from stores.errors import StoreBusy, StoreError, UnknownColumn, UnknownTable
 from stores.postgres_conditions import Conditions, check
 from stores.postgres_connections import Connection, Connections, end, sentences
 from stores.postgres_copy import Reading

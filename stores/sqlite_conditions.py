@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from stores.base import BadFilter, BadKey, Filter
+from stores.base import Filter
+from stores.errors import BadFilter, BadKey
 from stores.sqlite_schema import Shape, quoted
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stores import lifetimes, offsets, sqlite_file, sqlite_rows
-from stores.base import START, Appended, Batch, Config, NoStream, Producer, State, StoreError, StreamGone
+from stores.base import START, Appended, Batch, Config, Producer, State
 from stores.bells import Bells, SharedBell
+from stores.errors import NoStream, StoreError, StreamGone
 from stores.producers import Asked
 from stores.sqlite_commits import Commits, Write
 from stores.sqlite_deletions import TOLD

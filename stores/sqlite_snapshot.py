@@ -19,8 +19,9 @@ from typing import TypeVar
 
 from gevent.monkey import get_original
 
-from stores.base import Block, Query, Rows, StoreBusy, StoreError
+from stores.base import Block, Query, Rows
 from stores.channel import Channel
+from stores.errors import StoreBusy, StoreError
 from stores.sqlite_cursor import SQLiteCursor
 from stores.sqlite_lines import install
 from stores.sqlite_moment import Moments

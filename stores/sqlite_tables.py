@@ -16,7 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from stores.base import Block, Filter, Query, Rows, StoreBusy, StoreError, Table, UnknownColumn, UnknownTable
+from stores.base import Block, Filter, Query, Rows, Table
+from stores.errors import StoreBusy, StoreError, UnknownColumn, UnknownTable
 from stores.sqlite_conditions import after_condition, conditions
 from stores.sqlite_moment import Moments
 from stores.sqlite_schema import Shape, read_shapes

@@ -16,7 +16,8 @@ from typing import Literal
 import gevent
 import msgspec
 
-from stores.base import START, Config, Log, StoreError, UnknownOffset
+from stores.base import START, Config, Log
+from stores.errors import StoreError, UnknownOffset
 from streaming.events import json_event
 
 log = logging.getLogger("perennial.chat")

@@ -13,7 +13,8 @@ import hashlib
 
 import msgspec
 
-from stores.base import START, Config, Log, SequenceRegression
+from stores.base import START, Config, Log
+from stores.errors import SequenceRegression
 from streaming.events import json_event
 
 INDEX = "chat-index/"

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import gevent
 
-from stores.base import Log, StoreError
+from stores.base import Log
+from stores.errors import StoreError
 from streaming.chat_control import PRESENCE_S, Control, Told, owner
 from streaming.chat_runs import LEFT, STOPPED, ChatRun
 from streaming.events import TICK_S

@@ -23,7 +23,8 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.hub import Waiter
 
-from stores.base import Log, NoStream, StoreError, StreamClosed, StreamGone
+from stores.base import Log
+from stores.errors import NoStream, StoreError, StreamClosed, StreamGone
 from streaming import runs
 from streaming.chat_direct import Direct
 from streaming.chat_parts import INTERRUPTED, PRELIMINARY, TERMINAL, Parts

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from settings import Settings
-from stores.base import START, Config, Log, NoStream, StreamGone
+from stores.base import START, Config, Log
+from stores.errors import NoStream, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
 from streaming.chat_index import Entry, Index, digest

@@ -25,6 +25,7 @@ from gevent.event import Event as Signal
 from streaming import wire
 from streaming.errors import BadRequest
 from streaming.events import TICK_S, Event, Source
+from streaming.pace import Pace
 from streaming.pipeline import Pipeline
 
 _BLOCK_BYTES = 64 * 1024
@@ -68,7 +69,7 @@ class Intake:
         self._spool_bytes = spool_bytes
         self._failure: Exception | None = None
         self._between_pieces = True
-        self._pace = wire.Pace()
+        self._pace = Pace()
         self._came, self._taken = Signal(), Signal()
         self.ended = False
         self._progress()

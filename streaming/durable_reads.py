@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from stores.base import Batch, Log, NoStream, State, StreamGone, UnknownOffset
+from stores.base import Batch, Log, State
+from stores.errors import NoStream, StreamGone, UnknownOffset
 from streaming import durable_answers, wire
 from streaming.durable import Place
 from streaming.durable_framings import Shown

@@ -23,10 +23,12 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from stores.base import Batch, StoreBusy, StreamClosed
+from stores.base import Batch
+from stores.errors import StoreBusy, StreamClosed
 from streaming.framings import Framing, Shareable, is_shareable
+from streaming.pace import Pace
 from streaming.readers import BUSY_S, READ_BYTES, Follow
-from streaming.wire import Link, Pace
+from streaming.wire import Link
 
 log = logging.getLogger("perennial.fanout")
 

@@ -19,7 +19,8 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from stores.base import START, Config, Log, NoStream, StoreError, StreamClosed
+from stores.base import START, Config, Log
+from stores.errors import NoStream, StoreError, StreamClosed
 from streaming import chat_parts
 from streaming.events import Event, json_event
 

@@ -19,8 +19,9 @@ from urllib.parse import quote
 
 from flask import Response, request, send_file
 
+from streaming.pace import Pace
 from streaming.senders import BLOCK_BYTES
-from streaming.wire import Interrupted, Link, Pace
+from streaming.wire import Interrupted, Link
 
 log = logging.getLogger("perennial.files")
 

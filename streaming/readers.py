@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from stores.base import Batch, Log, StoreBusy, StoreError
+from stores.base import Batch, Log
+from stores.errors import StoreBusy, StoreError
 from streaming.events import TICK_S, Event, Source, json_event, pause
 
 BUSY_S = 1.0

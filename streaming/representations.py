@@ -21,7 +21,8 @@ from stores.base import Block, Query, Snapshot, Tables
 from streaming.errors import ClientLeft, StreamFailed
 from streaming.events import Event
 from streaming.formats import Format
-from streaming.wire import END, Interrupted, Link, Pace
+from streaming.pace import Pace
+from streaming.wire import END, Interrupted, Link
 
 _PLACE_BYTES = 2**20
 _REMEMBERED = 64

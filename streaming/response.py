@@ -33,6 +33,7 @@ from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable, pub
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
 from streaming.framings import Framing
+from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
 
@@ -239,7 +240,7 @@ def _frames(
         out.clear()
     limit = 0  # the first item leaves at once
     wrote_at = time.monotonic()
-    pace = wire.Pace()
+    pace = Pace()
     try:
         while (item := link.pull(source)) is not wire.END:
             if isinstance(item, Event):

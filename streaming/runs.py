@@ -20,12 +20,13 @@ from typing import Any
 import gevent
 import msgspec
 
-from stores.base import Config, Log, StoreError
+from stores.base import Config, Log
+from stores.errors import StoreError
 from streaming.errors import Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source, json_event
 from streaming.framings import Framing
 from streaming.leases import RUN_FAILED, RUNS, Lease, end_interrupted
-from streaming.wire import Pace
+from streaming.pace import Pace
 
 log = logging.getLogger("perennial.runs")
 

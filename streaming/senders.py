@@ -21,8 +21,9 @@ from urllib.parse import quote
 
 import gevent
 
+from streaming.pace import SHORT_SLICE_S, SLICE_S, Pace, look_around
 from streaming.ranges import Span
-from streaming.wire import SHORT_SLICE_S, SLICE_S, Link, Pace, look_around, send_file, takes_files
+from streaming.wire import Link, send_file, takes_files
 
 log = logging.getLogger("perennial.files")
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stores.base import START, Batch, Log, StoreBusy, UnknownOffset
+from stores.base import START, Batch, Log
+from stores.errors import StoreBusy, UnknownOffset
 from streaming import positions, watches
 from streaming.event_lines import line
 from streaming.events import TICK_S, Event, Source, json_event, pause

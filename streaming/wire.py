@@ -22,18 +22,12 @@ from typing import Any, Final, TypeVar
 
 import gevent
 import gevent.monkey
-import gevent.select
 import gevent.socket
 
 log = logging.getLogger("perennial.wire")
 
 Item = TypeVar("Item")
 
-SLICE_S = 0.003
-# For those that rest by ``look_around``, in which a request that needs the loop twice gets on by one step only.
-SHORT_SLICE_S = 0.001
-# gevent.sleep(0) does not let the hub serve other sockets in time (1,065 ms of p99 beside an upload); this does (9 ms).
-_REST_S = 0.0001
 _SWEEP_S = 2.0
 # A client that takes its file this quickly may have this much of it queued (gunicorn.conf.py has what the others may):
 # a third less CPU. Of a file it is the page cache's own memory.
@@ -56,36 +50,6 @@ class Interrupted(BaseException):
 
     No Exception, as GeneratorExit is none: a library's ``except Exception`` must not take it for a failure of its own.
     """
-
-
-def _nap() -> None:
-    gevent.sleep(_REST_S)
-
-
-class Pace:
-    """One stream's fair share of the worker: ``rest`` between two steps of work that need not wait for anything.
-
-    A stream that works alone rests after ``SLICE_S`` seconds; those that work at the same time share one such slice,
-    or another request would wait for all of theirs in turn (six transfers: 18 ms).
-    """
-
-    _resting = 0
-
-    def __init__(self, slice_s: float = SLICE_S) -> None:
-        self._slice_s = slice_s
-        self._since = time.monotonic()
-
-    def rest(self, wait: Callable[[], None] = _nap) -> bool:
-        """Let others run if it is time, in ``wait``, which is to be short; return whether it was."""
-        if time.monotonic() - self._since >= self._slice_s / (1 + Pace._resting):
-            Pace._resting += 1
-            try:
-                wait()
-            finally:
-                Pace._resting -= 1
-            self._since = time.monotonic()
-            return True
-        return False
 
 
 class Link:
@@ -331,18 +295,6 @@ def interim(environ: Mapping[str, Any], answer: bytes) -> None:
     if connection is not None and answer and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
         with contextlib.suppress(OSError):
             connection._sock.send(answer, socket.MSG_DONTWAIT)
-
-
-def look_around(connection: Any) -> None:
-    """Let the loop look once at all its sockets, of which ``connection``, one of gevent's, is ready to be written to.
-
-    The shortest rest there is: gevent sleeps for a millisecond at the least, in which 1 GiB would lose 0.4 s. Nothing
-    where the connection is not ready: the next write will wait.
-    """
-    poll = gevent.monkey.get_original("select", "poll")()
-    poll.register(connection.fileno(), select.POLLOUT)
-    if poll.poll(0):
-        gevent.socket.wait(connection._write_event)
 
 
 def takes_files(environ: Mapping[str, Any]) -> bool:

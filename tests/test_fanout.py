@@ -22,13 +22,15 @@ import h11
 import pytest
 from gevent import socket
 
-from stores.base import START, Batch, Config, StoreBusy
+from stores.base import START, Batch, Config
+from stores.errors import StoreBusy
 from stores.memory import MemoryLog
-from streaming import durable_reads, fanout, readers, response, wire
+from streaming import durable_reads, fanout, readers, response
 from streaming.durable import place
 from streaming.durable_framings import DurableSSE
 from streaming.events import Event, Source
 from streaming.framings import NDJSON, SSE, Framing
+from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.wire import Link, links
 from tests.clients import EventStream
@@ -75,7 +77,7 @@ def leave(connection: socket.socket, rng: random.Random) -> None:
     connection.close()
 
 
-class Restless(wire.Pace):
+class Restless(Pace):
     """Rests at random places of a broadcast; meanwhile a client leaves, or the worker drains a connection."""
 
     rng = random.Random()
@@ -324,7 +326,7 @@ def eventually(predicate: Callable[[], object]) -> None:
             gevent.sleep(0.001)
 
 
-class RestingOnce(wire.Pace):
+class RestingOnce(Pace):
     """Lets others run after the first connection of a broadcast, and then no more."""
 
     rested = False

@@ -49,11 +49,12 @@ MAY_IMPORT = {
     "worker": {"streaming"},
     "app": {"settings", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),
-    "blueprints": {"settings", "streaming", "stores.base", "llm"},
+    "blueprints": {"settings", "streaming", "stores.base", "stores.errors", "llm"},
     "llm": {"settings", "llm", *PURE},
     "pure": PURE,
-    "streaming": {"settings", "streaming", "stores.base"},
+    "streaming": {"settings", "streaming", "stores.base", "stores.errors"},
     "stores.base": PURE,
+    "stores.errors": set(),
     "stores": {"stores", *PURE},
 }
 LIBRARY = sorted(

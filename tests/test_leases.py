@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.base import START, Config, NoStream
+from stores.base import START, Config
+from stores.errors import NoStream
 from stores.memory import MemoryLog
 from streaming.events import Event
 from streaming.leases import LEASE_S, Lease

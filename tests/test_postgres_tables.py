@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import BadFilter, Filter, Operator, Query, Rows, StoreBusy, StoreError, Table, Tables
+from stores.base import Filter, Operator, Query, Rows, Table, Tables
+from stores.errors import BadFilter, StoreBusy, StoreError
 from stores.postgres_conditions import Conditions
 from stores.postgres_schema import Column as PGColumn
 from stores.postgres_schema import Shape

@@ -18,18 +18,8 @@ import requests
 
 pytest.importorskip("redis", reason="the log on Redis needs the package redis")
 
-from stores.base import (
-    BEGINNING,
-    START,
-    Appended,
-    Config,
-    Producer,
-    StoreBusy,
-    StoreError,
-    StoreFull,
-    StreamGone,
-    UnknownOffset,
-)
+from stores.base import BEGINNING, START, Appended, Config, Producer
+from stores.errors import StoreBusy, StoreError, StoreFull, StreamGone, UnknownOffset
 from stores.redis_client import ANSWER_S, CONNECT_S, CONNECTIONS, POOL_S
 from stores.redis_log import RedisLog, prepare
 from streaming.readers import Follow

@@ -17,8 +17,9 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import HeldUpload, NoUpload, PartMissing, StoreError, StoreFull, Upload
+from stores.base import HeldUpload, Upload
 from stores.disk import Disk
+from stores.errors import NoUpload, PartMissing, StoreError, StoreFull
 from stores.resumables import FileResumables
 from tests.harness import eventually
 

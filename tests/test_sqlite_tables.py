@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import BadKey, Rows, StoreBusy, StoreError, Tables
+from stores.base import Rows, Tables
+from stores.errors import BadKey, StoreBusy, StoreError
 from stores.sqlite_lines import csv_real
 from stores.sqlite_tables import SQLiteTables
 from tests.contract_queries import QueriesContract

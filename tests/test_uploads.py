@@ -14,7 +14,8 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import StoreError, StoreFull, Uploads
+from stores.base import Uploads
+from stores.errors import StoreError, StoreFull
 from stores.uploads import FileUploads
 
 
