@@ -49,7 +49,7 @@ def list_models() -> Response:
     return jsonify(object="list", data=[_model(name) for name in _models().names])
 
 
-@blueprint.get("/v1/models/<path:name>")
+@blueprint.get("/v1/models/<path:model>")
 def model(name: str) -> Response:
     Parameters()
     return jsonify(_model(_models().named(name)))

@@ -24,7 +24,7 @@ class Parameters:
 
     def __init__(self, *names: str, lists: Sequence[str] = (), endings: tuple[str, ...] = ()) -> None:
         for name in request.args if request.query_string else ():
-            if name in lists or name.endswith(endings or ("\0",)):
+            if name in lists or name.endswith(endings):
                 continue
             if name not in names:
                 known = ", ".join((*lists, *names)) or "none"
