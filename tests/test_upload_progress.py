@@ -121,9 +121,9 @@ def test_progress_says_how_fast_and_how_long(server: LiveServer, name: str) -> N
             sent += len(piece := bytes(5000))
             client.send(piece)
             time.sleep(0.01)  # a client that sends at some 500 kB a second
-        lasted = time.monotonic() - began
         client.send(bytes(1_000_000 - sent))
         assert client.read_to_end().status == 201
+        lasted = time.monotonic() - began
     events = parse_events(server.get(f"/api/upload-progress/{name}")[1])
     told = [json.loads(event.data) for event in events if event.type == "progress"]
     assert 2 <= len(told) <= 10 * lasted + 4

@@ -143,7 +143,10 @@ BOUNDS: dict[str, dict[str, list[str]]] = {
             "\u202ea",
         ],
         "id": [*ID_CHARACTERS, "a.b"],
+        "exists": ["", "Rename", "replace"],
     },
+    "POST /api/uploads": {},
+    "PATCH /api/uploads/an-id": {},
     "GET /api/upload-progress/an-id": {"after": ["x" * 129]},
     "GET /api/download/a.txt": {},
     "GET /api/video/a": {"download": ["", "2", "true"]},
@@ -198,8 +201,9 @@ QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-s
 
 
 def get_routes(app: Flask) -> list[str]:
-    # Streams of clients have tests of their own: tests/test_streams.py.
-    rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(("static", "streams."))]
+    # What clients make has tests of its own: tests/test_streams.py, tests/test_tus_routes.py.
+    made = ("static", "streams.", "resumables.")
+    rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(made)]
     bind = app.url_map.bind("localhost")
     return [
         bind.build(rule.endpoint, {name: SAMPLES[name] for name in rule.arguments}, method="GET")
@@ -243,6 +247,8 @@ def test_an_unknown_path_is_a_problem(client: FlaskClient, method: str, path: st
         ("GET", "/api/notifications", {"POST", "OPTIONS"}),
         ("PUT", "/api/transform", {"POST", "OPTIONS"}),
         ("GET", "/api/upload-progress", {"POST", "OPTIONS"}),
+        ("GET", "/api/uploads", {"POST", "OPTIONS"}),
+        ("PUT", "/api/uploads/a", {"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"}),
     ],
 )
 def test_another_method_is_a_problem(client: FlaskClient, method: str, path: str, allowed: set[str]) -> None:
@@ -748,3 +754,15 @@ def test_beyond_max_streams_there_is_a_503(make_client: Callable[..., FlaskClien
         assert client.get("/healthz").json == {"status": "ok", "streams": 1}
     with client.get("/api/stream?interval=0&chunks=1") as response:
         assert response.data == b"Chunk 0\n"
+
+
+def test_a_resumable_upload_needs_no_gunicorn(client: FlaskClient, settings: Settings) -> None:
+    """Under any WSGI server: made, appended to, asked after, and then a file."""
+    tus = {"Tus-Resumable": "1.0.0"}
+    made = client.post("/api/uploads", headers={**tus, "Upload-Length": "10", "Upload-Metadata": "filename YS50eHQ="})
+    url = made.headers["Location"]
+    for offset, piece in ((0, b"never"), (5, b"-dry!")):
+        headers = {**tus, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        assert client.patch(url, data=piece, headers=headers).status_code == 204
+        assert client.head(url, headers=tus).headers["Upload-Offset"] == str(offset + 5)
+    assert (settings.FILES_DIR / "uploads" / "a.txt").read_bytes() == b"never-dry!"
