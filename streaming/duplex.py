@@ -153,7 +153,7 @@ class Spool:
     def __init__(self, memory_bytes: int = _MEMORY_BYTES, file_bytes: int = _FILE_BYTES) -> None:
         self._memory_bytes = memory_bytes
         self._file_bytes = file_bytes
-        self._memory: deque[memoryview] = deque()
+        self._memory: deque[bytes | memoryview] = deque()
         self._held = 0
         self._files: deque[IO[bytes]] = deque()
         self._filed = 0
@@ -166,7 +166,7 @@ class Spool:
         if not data:
             return
         if not self._files and self._held + len(data) <= self._memory_bytes:
-            self._memory.append(memoryview(data))
+            self._memory.append(data)
             self._held += len(data)
             return
         if not self._files or self._end >= self._file_bytes:
@@ -180,19 +180,20 @@ class Spool:
     def read(self, most: int) -> bytes:
         """Return the oldest bytes, at least one and at most ``most``."""
         if self._memory:
-            view = self._memory.popleft()
-            if len(view) > most:
+            data = self._memory.popleft()
+            if len(data) > most:
+                view = memoryview(data)
                 self._memory.appendleft(view[most:])  # of a large block: copying the rest each time is slow
-                view = view[:most]
-            self._held -= len(view)
-            return bytes(view)
+                data = view[:most]
+            self._held -= len(data)
+            return bytes(data)
         file = self._files[0]
-        data = os.pread(file.fileno(), most, self._start)
-        self._start, self._filed = self._start + len(data), self._filed - len(data)
+        read = os.pread(file.fileno(), most, self._start)
+        self._start, self._filed = self._start + len(read), self._filed - len(read)
         if self._start == os.fstat(file.fileno()).st_size and (len(self._files) > 1 or not self._filed):
             self._files.popleft().close()
             self._start = 0
-        return data
+        return read
 
     def close(self) -> None:
         while self._files:

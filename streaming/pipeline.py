@@ -18,8 +18,9 @@ from streaming.errors import TooLarge
 from streaming.normal_form import NFC
 from streaming.transforms import CaseMap, Digest, Identity, Lower, Numbered
 
-# At most so much goes into a codec in one step: a fast one makes it in a millisecond, and so does a slow one.
-_SLICE_BYTES = 128 * 1024
+# At most so much goes into a codec in one step: a fast one makes it in a millisecond, and so does a slow one. What
+# comes of the fast ones is what the pump writes at once.
+_SLICE_BYTES = 64 * 1024
 _SMALL_SLICE_BYTES = 32 * 1024
 # So much may be made of a few bytes: a short body of spaces compresses well without being a bomb.
 FREE_BYTES = 16 * 2**20

@@ -13,7 +13,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streaming.compression import STEP_BYTES, Gunzip, Gzip, Unzstd, Zstd, zstd
@@ -173,7 +173,6 @@ def test_what_is_damaged_is_refused_or_right(encoder: Any, at: int, bit: int, cu
 
 
 @BOTH
-@settings(max_examples=300)
 @given(data=st.binary(max_size=200), cuts=CUTS)
 @example(data=b"", cuts=[])
 @example(data=b"\x1f\x8b\x08", cuts=[])
@@ -189,8 +188,8 @@ def test_any_bytes_are_refused(encoder: Any, data: bytes, cuts: list[int]) -> No
 @BOTH
 def test_a_step_gives_little(encoder: Any) -> None:
     """However much a body becomes, no step gives more than 64 KiB, and nothing is made before it is asked for."""
-    bomb = compressed(encoder, bytes(2**26))
-    assert len(bomb) < 2**26 // 900
+    bomb = compressed(encoder, bytes(2**25))
+    assert len(bomb) < 2**25 // 900
     tracemalloc.start()
     decoder, total = DECODERS[encoder](), 0
     for step in decoder.decode(bomb):
@@ -199,7 +198,7 @@ def test_a_step_gives_little(encoder: Any) -> None:
     assert decoder.flush() == b""
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert total == 2**26
+    assert total == 2**25
     assert most < 2**20
 
 

@@ -204,12 +204,6 @@ def test_what_came_before_a_failure_is_given() -> None:
     assert b"".join(came) == b"FIRST,SECOND," + b"THIRD" * 50_000
 
 
-def test_a_failure_before_the_answer_is_no_answer() -> None:
-    """What fails before anything was given can still be a status, though something was made."""
-    with pytest.raises(BadRequest, match="Byte 4"):
-        next(answer(iter([b"good", b"\xff"])))
-
-
 def test_a_bomb_fills_no_spool() -> None:
     """A step at a time is made, and no more than the spool's bound ahead of what is taken."""
     bomb, total, made = gzip.compress(bytes(2**24)), 0, []

@@ -111,8 +111,8 @@ def test_a_failure_says_whose_it_is(names: str, data: bytes, sentence: str) -> N
 
 
 BOMBS = {
-    "gunzip": gzip.compress(bytes(2**27)),
-    "unzstd": zstd.compress(bytes(2**27)),
+    "gunzip": gzip.compress(bytes(2**25)),
+    "unzstd": zstd.compress(bytes(2**25)),
     "csv-to-ndjson": b"n" * 1_000_000 + b"\n" + b"x\n" * 4000,
     "ndjson-to-csv": b"{" + b",".join(b'"%d":1' % n for n in range(16_000)) + b"}\n" + b"{}\n" * 60_000,
 }
@@ -150,7 +150,7 @@ def test_there_is_a_most_that_is_made() -> None:
 def test_what_compresses_well_is_no_bomb() -> None:
     """16 MiB out of almost nothing, and any file that makes less of its bytes than the bound."""
     assert len(made(["gunzip"], [gzip.compress(bytes(FREE_BYTES))])) == FREE_BYTES
-    log = "".join(f"2026-11-23 12:00:{n % 60:02d} GET /api/stream 200 {n}\n" for n in range(50_000)).encode() * 10
+    log = "".join(f"2026-11-23 12:00:{n % 60:02d} GET /api/stream 200 {n}\n" for n in range(20_000)).encode() * 20
     assert made(["gunzip"], [gzip.compress(log)]) == log
 
 
