@@ -50,9 +50,9 @@ def list_models() -> Response:
 
 
 @blueprint.get("/v1/models/<path:model>")
-def model(name: str) -> Response:
+def model(model: str) -> Response:
     Parameters()
-    return jsonify(_model(_models().named(name)))
+    return jsonify(_model(_models().named(model)))
 
 
 @blueprint.after_request
