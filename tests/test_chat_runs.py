@@ -57,7 +57,7 @@ def chat(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def patient(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server that waits with its headers for what the model says, and soon counts it as silent."""
-    patience = {"CHAT_FIRST_TOKEN_S": 2, "CHAT_IDLE_S": 2, "CHAT_HEADERS_S": 20}
+    patience = {"CHAT_FIRST_TOKEN_S": 4, "CHAT_IDLE_S": 4, "CHAT_HEADERS_S": 20}
     yield from serving(model, tmp_path_factory, "patient", **patience)
 
 

@@ -211,7 +211,8 @@ def test_a_stopped_redis_does_not_stall_the_loop(own: RedisServer) -> None:
     code = """
         from gevent import monkey; monkey.patch_all()
         import sys, time, gevent
-        from stores.base import Config, StoreBusy
+        from stores.base import Config
+        from stores.errors import StoreBusy
         from stores.redis_log import RedisLog
         from streaming.events import Event
         log = RedisLog(sys.argv[1])

@@ -295,7 +295,8 @@ def test_a_full_disk_keeps_what_it_took(root: Path, limit: int) -> None:
     code = """
         import resource, sys
         from pathlib import Path
-        from stores.base import StoreFull, Upload
+        from stores.base import Upload
+        from stores.errors import StoreFull
         from stores.resumables import FileResumables
         limit = int(sys.argv[2])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
