@@ -165,7 +165,7 @@ def test_a_table_that_is_not_exported_is_not_found(client: FlaskClient, route: s
 
 # HEAD and methods
 
-SAMPLES = {"filename": "a.txt", "id": "a"}
+SAMPLES = {"filename": "a.txt", "id": "a", "name": Settings().CHAT_MODEL}
 QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-safe": "interval=0"}
 
 
