@@ -364,11 +364,7 @@ def test_killing_the_greenlet_closes_the_connection(
 def test_deadlines_break_off_a_read(upstream: FakeOpenAI, steps: tuple[bytes | float, ...], told: str) -> None:
     """Under gevent it is our deadline, not a read time-out, that ends a silence."""
     upstream.plays(*steps)
-<<<<<<< HEAD
-    done = patched(upstream, deadline_s=1.0, run_s=10, stay_s=0)
-=======
     done = patched(upstream, deadline_s=1, run_s=20, stay_s=0)
->>>>>>> refs/heads/chat
     assert done.stdout.split() == [*told.split(), "True"], done.stderr
 
 

@@ -194,13 +194,9 @@ def test_a_table_that_is_not_exported_is_not_found(client: FlaskClient, route: s
 
 # HEAD and methods
 
-<<<<<<< HEAD
 SAMPLES = {"filename": "a.txt", "id": "a", "name": "users.csv", "model": Settings().CHAT_MODEL}
 # What is known only by making the content may be left out of HEAD (RFC 9110, 9.3.2): the moment of an export.
 MADE = {"Export-Snapshot", "Export-Receipt"}
-=======
-SAMPLES = {"filename": "a.txt", "id": "a", "name": Settings().CHAT_MODEL}
->>>>>>> refs/heads/chat
 QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-safe": "interval=0"}
 
 
