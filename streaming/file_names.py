@@ -10,8 +10,8 @@ UNNAMED = "upload.bin"
 
 def plain(name: str) -> str:
     """Return ``name`` without what makes it more than a name: a path, a leading dot, controls, too many bytes."""
-    last = name.replace("\\", "/").rpartition("/")[2].lstrip(".")
-    printable = "".join(c for c in last if c.isprintable())
+    last = name.replace("\\", "/").rpartition("/")[2]
+    printable = "".join(c for c in last if c.isprintable()).lstrip(".")  # last: a dot may stand behind a control
     return printable.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore")
 
 

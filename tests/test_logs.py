@@ -89,6 +89,7 @@ class Child:
             import sys, time
             from pathlib import Path
             from stores.base import *
+            from stores.errors import *
             from stores.sqlite_log import SQLiteLog, prepare
             from streaming.events import Event
             def add(log, path, events, keep=0, **more):

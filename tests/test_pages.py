@@ -354,6 +354,33 @@ def test_chat_stop(page: Any) -> None:
     expect(page.locator("#send")).to_be_enabled()
 
 
+def test_chat_goes_on_after_a_reload_and_in_a_second_tab(page: Any) -> None:
+    """The page is reloaded in the middle of an answer, and opened once more: both come to the whole of it."""
+    question = " ".join(f"word{number}" for number in range(200))
+    page.goto("/chat")
+    expect(ask(page, question).locator("p").first).not_to_be_empty()
+    second = page.context.new_page()
+    for tab in (second, page):
+        tab.goto("/chat")
+        answer = tab.locator("[data-role=assistant]")
+        expect(answer).to_have_attribute("aria-busy", "false", timeout=30_000)
+        assert answer.text_content().strip().endswith(question)
+        assert answer.text_content().count("I am the offline model") == 1
+        assert answer.locator(".note").count() == 0
+
+
+def test_chat_makes_no_markup_of_what_is_said(page: Any) -> None:
+    """What a person says, and what the model says of it, stays text, whatever it looks like."""
+    said = "<img src=x onerror=alert(1)> <b>bold</b> [link](javascript:alert(1))"
+    page.goto("/chat")
+    answer = ask(page, said)
+    expect(answer).to_have_attribute("aria-busy", "false", timeout=30_000)
+    assert "<img src=x onerror=alert(1)> <b>bold</b>" in answer.text_content()
+    conversation = page.locator("#conversation")
+    assert conversation.locator("img, b, script").count() == 0
+    assert conversation.locator("a[href^='javascript:']").count() == 0
+
+
 # Upload
 
 RECORD = """name => {

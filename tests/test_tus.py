@@ -7,7 +7,7 @@ import contextlib
 from http import HTTPStatus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streaming import tus
@@ -153,6 +153,7 @@ def test_a_name_is_only_a_name(value: str, name: str) -> None:
 
 
 @given(st.binary(max_size=64))
+@example(b"\0.")
 def test_a_name_of_any_bytes(value: bytes) -> None:
     """What is no UTF-8 is no reason to fail, and what comes of it can be a file's name."""
     name = tus.file_name({"filename": value})
