@@ -8,22 +8,40 @@ import math
 from pathlib import Path
 
 import gevent
-from flask import Flask, Response, jsonify
+from flask import Flask, Request, Response, jsonify
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
-from blueprints import chat, downloads, events, pages, records, resumables, status, streams, text, uploads
+from blueprints import (
+    chat,
+    completions,
+    downloads,
+    events,
+    exports,
+    pages,
+    records,
+    resumables,
+    status,
+    streams,
+    text,
+    uploads,
+)
+from llm.models import Models
 from settings import Settings
 from stores import seed, sqlite_log
-from stores.base import Log, StoreError, StoreFull, Tables
+from stores.base import Log, Tables
 from stores.disk import Disk
+from stores.errors import StoreError, StoreFull
 from stores.memory import MemoryLog
 from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.chats import Chats
 from streaming.claims import Claims
+from streaming.direct import Direct
 from streaming.errors import DiskFull, Problem, Unavailable
 from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
@@ -36,11 +54,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each question to the model
     prepare(settings)
     app = Flask(__name__)
+    app.session_interface = NoSession()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["log"] = log = _open_log(settings)
-    app.extensions["lease"] = Lease(log)
+    app.extensions["lease"] = lease = Lease(log)
+    app.extensions["models"] = Models(settings)
+    app.extensions["chats"] = Chats(log, lease, settings)
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
@@ -52,17 +73,46 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.BODY_TIMEOUT_S,
         settings.NOTIFICATIONS_KEEP,
     )
+    app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
     wire.links.configure(settings.SEND_TIMEOUT_S)
-    for blueprint in (text, records, events, chat, downloads, uploads, resumables, streams, pages, status):
+    blueprints = (
+        text,
+        records,
+        exports,
+        events,
+        chat,
+        completions,
+        downloads,
+        uploads,
+        resumables,
+        streams,
+        pages,
+        status,
+    )
+    for blueprint in blueprints:
         app.register_blueprint(blueprint.blueprint)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
     app.after_request(bodies.discard_unread)
+    app.wsgi_app = Direct(app, "downloads", downloads.place)  # type: ignore[method-assign]  # as Flask's docs have it
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
+    atexit.register(videos_store.dispose)
     return app
+
+
+class NoSession(SessionInterface):
+    """There are none: one empty session for all, where Flask would make one for each request."""
+
+    _empty = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._empty
+
+    def is_null_session(self, obj: object) -> bool:
+        return True
 
 
 def prepare(settings: Settings) -> None:
@@ -89,6 +139,7 @@ def keep_house(app: Flask) -> None:
                 app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
                 app.extensions["intake"].sweep()
+                app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
             gevent.sleep(60)
@@ -101,8 +152,8 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    gevent.spawn(keep)
-    gevent.spawn(renew)
+    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen)]
+    atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 
 def problem_response(problem: Problem) -> Response:
@@ -163,10 +214,16 @@ def _is_redis(url: str) -> bool:
 
 def _open_tables(settings: Settings) -> Tables:
     names = [name.strip() for name in settings.EXPORT_TABLES.split(",")]
+    if settings.database_url.startswith(("postgresql:", "postgres:")):
+        from stores.postgres_tables import PostgresTables  # here, as Redis: its driver costs 10 MB
+
+        return PostgresTables(settings.database_url, names, settings.MAX_EXPORTS)
     return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS)
 
 
 def _path(url: str) -> Path:
     if not url.startswith("sqlite:///"):
-        raise SystemExit(f"{url!r} is no store that this version knows: sqlite:///<path> is.")
+        raise SystemExit(
+            f"{url!r} is no store that this version knows: sqlite:///<path> and postgresql://<host>/<name> are."
+        )
     return Path(url.removeprefix("sqlite:///"))

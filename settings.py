@@ -16,8 +16,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), zero: bool = False) -> Any:
+    """One row; ``choices``: the only values; ``zero``: a number that may be 0, too."""
+    return field(default=default, metadata={"help": help, "choices": choices, "zero": zero})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,13 @@ class Settings:
     MAX_STREAM_PATHS: int = _setting(100_000, "streams that clients may have made; beyond them 429")
     LONG_POLL_S: float = _setting(20.0, "seconds a long-poll waits for something new")
     DATABASE_URL: str = _setting(
-        "", "the tables to export: sqlite:///<path>; empty: INSTANCE_DIR/app.db, made at first start"
+        "",
+        "the tables to export: sqlite:///<path> or postgresql://<user>@<host>/<name>; empty: INSTANCE_DIR/app.db, made at first start",
     )
     EXPORT_TABLES: str = _setting("users", "tables and views that may be exported, comma-separated")
-    MAX_EXPORTS: int = _setting(64, "running exports of one worker, a thread and a connection each; beyond them 503")
+    MAX_EXPORTS: int = _setting(
+        64, "running exports of one worker, a connection each (and a thread, on SQLite); beyond them 503"
+    )
     HEARTBEAT_S: float = _setting(15.0, "seconds of silence after which a live stream sends a heartbeat")
     SEND_TIMEOUT_S: float = _setting(
         30.0, "seconds without any progress after which a client that does not read is cut"
@@ -51,8 +55,18 @@ class Settings:
     UPLOAD_KEEP_S: float = _setting(
         86400.0, "seconds after which a resumable upload that nobody goes on with is forgotten"
     )
+    SEND_FILES: str = _setting(
+        "own",
+        "who sends a file: own (this server, by sendfile), flask (Flask's send_file, with Werkzeug's rules for ranges), x-accel-redirect (nginx), x-sendfile (Apache, lighttpd)",
+        choices=("own", "flask", "x-accel-redirect", "x-sendfile"),
+    )
+    FILES_CACHE_CONTROL: str = _setting("no-cache", "the Cache-Control of files and videos")
     TRANSFORM_SPOOL_BYTES: int = _setting(
         256 * 2**20, "how much of an answer /api/transform keeps for a client that is still writing"
+    )
+    TRANSFORM_BYTES: int = _setting(10 * 2**30, "the most that one transform of a body may make")
+    TRANSFORM_RATIO: int = _setting(
+        200, "bytes that a transform may make of each byte of the body, beyond the first 16 MiB: a bomb makes more"
     )
     MAX_STREAMS: int = _setting(9000, "open streams of one worker; beyond them new ones get 503 with Retry-After")
     MAX_RUNS: int = _setting(100, "durable streams (?durable=1) that run at once in one worker; beyond them 503")
@@ -61,15 +75,34 @@ class Settings:
     NOTIFICATIONS_KEEP: int = _setting(
         10_000, "stored notifications per topic; the oldest beyond them are dropped, and readers are told"
     )
-    PROGRESS_KEEP_S: float = _setting(3600.0, "seconds for which the progress of a finished upload can be read again")
+    PROGRESS_KEEP_S: float = _setting(
+        3600.0, "seconds for which the progress of a finished upload, and the receipt of an export, can be read again"
+    )
     OPENAI_BASE_URL: str = _setting("", "the OpenAI-compatible server of /api/chat; empty: OpenAI's own")
     OPENAI_API_KEY: str = _setting("", "its key; without a key and a base URL the offline model answers")
-    CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name")
+    CHAT_MODEL: str = _setting("gpt-4o-mini", "the model's name; with CHAT_MODELS the one that answers who names none")
+    CHAT_MODELS: str = _setting(
+        "",
+        'several models by name, as JSON: {"fast": {"base_url": "http://…/v1", "api_key": "…", "model": "llama3.2"}, …}; each field may be missing',
+    )
+    CHAT_SYSTEM: str = _setting("", "a system prompt that stands before every conversation")
+    CHAT_MAX_TOKENS: int = _setting(65_536, "the most tokens a caller may ask for")
     CHAT_HEADERS_S: float = _setting(
         1.5, "seconds the headers of an answer wait for its first token, so that a refusal is a real status"
     )
     CHAT_FIRST_TOKEN_S: float = _setting(60.0, "seconds the model may take to begin its answer")
     CHAT_IDLE_S: float = _setting(60.0, "seconds of silence between two tokens after which the model counts as failed")
+    CHAT_TOTAL_S: float = _setting(600.0, "seconds one whole answer may take")
+    CHAT_RETRIES: int = _setting(1, "how often a model that fails before its first token is asked again", zero=True)
+    CHAT_GRACE_S: float = _setting(
+        60.0, "seconds for which an answer that nobody reads any more goes on; 0: it is stopped at once", zero=True
+    )
+    CHAT_RUNS: int = _setting(1000, "answers that are made at once, in all workers; beyond them 429")
+    CHAT_RUNS_PER_CALLER: int = _setting(100, "the same for each caller")
+    CHAT_CALLER_HEADER: str = _setting(
+        "", "the header that tells callers apart, such as X-Forwarded-For behind a proxy; empty: their address"
+    )
+    CHAT_BYTES: int = _setting(4 * 2**20, "the largest answer")
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @property
@@ -95,6 +128,11 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             values[each.name] = _READERS[str(each.type)](text)
         except ValueError:
             raise SystemExit(f"{each.name} must be of type {each.type}, and {text!r} is not.") from None
-        if each.type in ("int", "float") and not values[each.name] > 0:
-            raise SystemExit(f"{each.name} must be greater than 0, and {text!r} is not.")
+        if each.type in ("int", "float") and not (
+            values[each.name] > 0 or (each.metadata["zero"] and float(text) == 0)
+        ):
+            least = "at least" if each.metadata["zero"] else "greater than"
+            raise SystemExit(f"{each.name} must be {least} 0, and {text!r} is not.")
+        if (choices := each.metadata["choices"]) and values[each.name] not in choices:
+            raise SystemExit(f"{each.name} must be one of {', '.join(choices)}, and {text!r} is not.")
     return Settings(**values)

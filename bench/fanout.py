@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,44 @@ def deliver(
         lost=told["lost"],
         doubled=told["doubled"],
     )
+
+
+def warm(folder: Path, port: int, path: str) -> None:
+    """Let a hundred come and go: what a worker does once is no subscriber's."""
+    subprocess.run([folder / "subscribers", str(port), path, "100", "0", "0", "2"], capture_output=True, check=True)
+    time.sleep(2)
+
+
+def wake_ups(port: int, readers: int = 8, events: int = 500) -> list[float]:
+    """Milliseconds from the publish to each of ``readers``, which two workers share, at 50 events a second."""
+    times: list[float] = []
+    connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(readers)]
+    request = b"GET /api/events?topic=wake&follow=1 HTTP/1.1\r\nHost: bench\r\n\r\n"
+    threads = [threading.Thread(target=_listen, args=(each, request, events, times)) for each in connections]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)  # until all of them wait
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as publisher:
+        publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(events):
+            _publish(publisher, "/api/notifications?topic=wake", range(number, number + 1))
+            time.sleep(0.02)
+    for thread in threads:
+        thread.join(30)
+    return times
+
+
+def _listen(connection: socket.socket, request: bytes, events: int, times: list[float]) -> None:
+    with connection:
+        connection.sendall(request)
+        rest, seen = b"", 0
+        while seen < events and (data := connection.recv(65536)):
+            now = time.monotonic_ns()
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line.startswith(b'data: {"n":'):
+                    times.append((now - json.loads(line[6:])["t"]) / 1e6)
+                    seen += 1
 
 
 def _publish(connection: socket.socket, path: str, numbers: range) -> None:

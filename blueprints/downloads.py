@@ -1,34 +1,114 @@
-"""Files and videos, with ranges and conditions."""
+"""Files and videos, with ranges and conditions; a list of what there is."""
 
 from __future__ import annotations
 
-import mimetypes
 import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import quote
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, jsonify, request
 
+from settings import Settings
+from stores.base import Uploads
+from streaming import bodies, media_types
 from streaming.cursors import Parameters
-from streaming.errors import NotFound
-from streaming.files import open_below, respond_file
+from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType
+from streaming.files import respond_file
+from streaming.folders import Entry, list_below
 
 blueprint = Blueprint("downloads", __name__)
+
+_VIDEO_ID = "[A-Za-z0-9_-]{1,64}"
 
 
 @blueprint.get("/api/download/<path:filename>")
 def download(filename: str) -> Response:
     Parameters()
-    file = open_below(current_app.extensions["settings"].FILES_DIR, filename)
-    name = filename.rpartition("/")[2]
-    guessed, compression = mimetypes.guess_type(name)
-    # A .csv.gz is sent as it is: under text/csv it would be no CSV.
-    content_type = guessed if guessed and not compression else "application/octet-stream"
-    return respond_file(file, name, content_type, attachment=True)
+    return respond_file(filename, attachment=True)
 
 
 @blueprint.get("/api/video/<id>")
 def video(id: str) -> Response:
-    Parameters()
-    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", id):
+    query = Parameters("download")
+    if not re.fullmatch(_VIDEO_ID, id):
         raise NotFound("There is no such video.")
-    file = open_below(current_app.extensions["settings"].FILES_DIR, f"videos/{id}.mp4")
-    return respond_file(file, f"{id}.mp4", "video/mp4", attachment=False)
+    return respond_file(f"videos/{id}.mp4", attachment=query.flag("download"))
+
+
+def place(path: str) -> tuple[str, bool] | None:
+    """Return which file the two routes above have for a URL's path without a query, and whether as an attachment."""
+    if path.startswith("/api/download/"):
+        return path[len("/api/download/") :], True
+    if found := re.fullmatch(f"/api/video/({_VIDEO_ID})", path):
+        return f"videos/{found[1]}.mp4", False
+    return None
+
+
+@blueprint.post("/api/video")
+def post_video() -> tuple[Response, int, dict[str, str]]:
+    query = Parameters("id")
+    id = query.text("id", "", _VIDEO_ID, "1 to 64 of the characters A-Z a-z 0-9 _ -") or secrets.token_urlsafe(12)
+    received = _store(f"{id}.mp4")
+    url = f"/api/video/{id}"
+    return jsonify({"id": id, "received": received, "url": url}), 201, {"Location": url}
+
+
+def _store(name: str) -> int:
+    """Write the body to ``videos/`` under ``name``; return its size. Nothing is left of a failure."""
+    if not bodies.has_body(request.environ):
+        raise BadRequest("There is no body: send the MP4 file itself.")
+    settings: Settings = current_app.extensions["settings"]
+    path = settings.FILES_DIR / "videos" / name
+    if path.exists():
+        raise Conflict("There is a video of this id.", parameter="id")
+    videos: Uploads = current_app.extensions["videos"]
+    part = videos.begin()
+    try:
+        for piece in _film(bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)):
+            part.write(piece)
+        if (named := part.finish(name)) != name:  # two at once: a file is never replaced
+            path.with_name(named).unlink(missing_ok=True)
+            raise Conflict("There is a video of this id.", parameter="id")
+        return part.size
+    finally:
+        part.discard()
+
+
+def _film(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of an MP4 file, which begins with a box of the type "ftyp" (ISO/IEC 14496-12, 4.3)."""
+    head = b""
+    while len(head) < 8 and (piece := next(pieces, b"")):
+        head += piece
+    if head[4:8] != b"ftyp":
+        raise UnsupportedType("The body is no MP4 file: send the file itself.")
+    yield head
+    yield from pieces
+
+
+@blueprint.get("/api/files")
+def files() -> Response:
+    query = Parameters("after", "limit")
+    after = query.text("after", "", "(?s).{0,4096}", "a path of at most 4096 characters")
+    limit = query.integer("limit", 100, 1, 1000)
+    # One more than is asked for tells whether there is more.
+    found = list_below(current_app.extensions["settings"].FILES_DIR, after, limit + 1)
+    more = found[limit - 1].path if len(found) > limit else None
+    response = jsonify({"files": [_told(entry) for entry in found[:limit]], "after": more})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _told(entry: Entry) -> dict[str, object]:
+    modified = datetime.fromtimestamp(entry.modified_ns // 10**9, UTC)
+    told: dict[str, object] = {
+        "name": entry.path,
+        "size": entry.size,
+        "modified": modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "type": media_types.content_type(entry.path),
+        "url": f"/api/download/{quote(entry.path)}",
+    }
+    if playable := re.fullmatch(rf"videos/({_VIDEO_ID})\.mp4", entry.path):
+        told["video"] = f"/api/video/{playable[1]}"
+    return told

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import Config, KeyReused, Log, StreamClosed
+from stores.base import Config, Log
+from stores.errors import KeyReused, StreamClosed
 from streaming import bodies, positions, reconnects, topics
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, Unprocessable
@@ -62,7 +63,7 @@ def events() -> Response:
         raise BadRequest("follow and poll are two ways to wait: one of them.", parameter="poll")
     log: Log = current_app.extensions["log"]
     start = _start(query, log)
-    if start.ended(log) if follow or poll else start.complete:
+    if start.ended if follow or poll else start.complete:
         return Response(status=204)
     framing = _framing(start, poll)
     reader = topics.Reader(log, start, topics.frame if isinstance(framing, SSE) else line)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from flask import Blueprint, Response, current_app, render_template, request
@@ -17,8 +18,13 @@ from flask import Blueprint, Response, current_app, render_template, request
 from settings import Settings
 from stores.base import Table, Tables
 from streaming.errors import NotFound
+from streaming.folders import list_below
+from streaming.pipeline import TRANSFORMS
 
 blueprint = Blueprint("pages", __name__)
+
+PAGE_FILES = 100
+_VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 
 POLICY = "; ".join(
     (
@@ -119,7 +125,7 @@ CARDS = (
         "Files with ranges and conditions, so that an interrupted download continues.",
         "curl -O -C - {origin}/api/download/poem.txt",
         "/api/download/poem.txt",
-        links=(("Download poem.txt", "/api/download/poem.txt"),),
+        links=(("Download poem.txt", "/api/download/poem.txt"), ("Files page", "/files")),
     ),
     Card(
         "Video",
@@ -161,6 +167,7 @@ CARDS = (
         "POST",
         "text/plain; charset=utf-8",
         "The river never runs dry.\nDer Fluß versiegt nie.\nΟ ποταμός δεν στερεύει ποτέ.\n",
+        links=(("Transform page", "/transform"),),
     ),
 )
 
@@ -195,6 +202,16 @@ def upload() -> str:
     return render_template("upload.html")
 
 
+@blueprint.get("/files")
+def files() -> str:
+    after = request.args.get("after", "")
+    found = list_below(current_app.extensions["settings"].FILES_DIR, after, PAGE_FILES + 1)
+    entries = found[:PAGE_FILES]
+    videos = {entry.path: _VIDEO_PATH.sub(r"\1", entry.path) for entry in entries if _VIDEO_PATH.fullmatch(entry.path)}
+    more = entries[-1].path if len(found) > PAGE_FILES else ""
+    return render_template("files.html", entries=entries, videos=videos, after=more)
+
+
 @blueprint.get("/video")
 def video() -> str:
     videos = sorted(_videos())
@@ -212,7 +229,12 @@ def export() -> str:
     if name and name not in found:
         raise NotFound("There is no such table.", parameter="table")
     current: Table | None = found.get(name)
-    return render_template("export.html", tables=list(found), current=current)
+    return render_template("export.html", tables=list(found), current=current, arrow=find_spec("pyarrow") is not None)
+
+
+@blueprint.get("/transform")
+def transform() -> str:
+    return render_template("transform.html", transforms=list(TRANSFORMS))
 
 
 def _videos() -> Iterator[str]:

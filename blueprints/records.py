@@ -1,16 +1,17 @@
-"""Records: the rows of a table as NDJSON or CSV, and a stream that fails in the open."""
+"""Records: the rows of a table as NDJSON, and a stream that fails in the open."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
-from stores.base import BadKey, Query, Tables, UnknownColumn, UnknownTable
+from stores.base import Tables
 from streaming.cursors import Parameters
-from streaming.errors import BadRequest, NotFound
-from streaming.events import Source, json_event, pause
-from streaming.framings import CSV, NDJSON
+from streaming.events import Event, Source, json_event, pause
+from streaming.framings import NDJSON
+from streaming.queries import ENDINGS, NAMES, read_query
+from streaming.receipts import events
 from streaming.response import respond
 
 blueprint = Blueprint("records", __name__)
@@ -18,39 +19,15 @@ blueprint = Blueprint("records", __name__)
 
 @blueprint.get("/api/stream-json")
 def stream_json() -> Response:
-    asked = Parameters("table", "columns", "after", "limit", "durable")
-    tables, query = _query(asked)
-    return respond(tables.rows(query, "ndjson"), NDJSON(), cut_after_error=True, durable=asked.flag("durable"))
-
-
-@blueprint.get("/api/export")
-def export() -> Response:
-    tables, query = _query(Parameters("table", "columns", "after", "limit"))
-    # The table's name went through the list of those allowed, but an operator may allow any name.
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in query.table.name)
-    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
-    return respond(tables.rows(query, "csv"), CSV(query.columns), headers=headers)
-
-
-def _query(asked: Parameters) -> tuple[Tables, Query]:
-    tables: Tables = current_app.extensions["tables"]
-    table = asked.text("table", "users", r"(?s).{1,128}", "1 to 128 characters")
-    columns = asked.text("columns", "", r"(?s).{1,4096}", "names of columns, comma-separated")
-    after = asked.text("after", "", r"(?s).{0,1024}", "at most 1,024 characters")
-    limit = asked.optional_integer("limit", 0, 10**9)
-    names = columns.split(",") if columns else ()
-    try:
-        return tables, tables.select(table, names, after if asked.has("after") else None, limit)
-    except UnknownTable as error:
-        raise NotFound(str(error), parameter="table") from error
-    except UnknownColumn as error:
-        raise BadRequest(str(error), parameter="columns") from error
-    except BadKey as error:
-        raise BadRequest(str(error), parameter="after") from error
+    asked = Parameters(*NAMES, "durable", endings=ENDINGS)
+    source = _rows(asked)
+    return respond(source, NDJSON(), cut_after_error=True, durable=asked.flag("durable"))
 
 
 @blueprint.get("/api/stream-safe")
 def stream_safe() -> Response:
+    if "table" in request.args:
+        return _safe_rows()
     query = Parameters("count", "interval", "after", "fail_after", "durable")
     count = query.integer("count", 10, 1, 100_000)
     interval_s = query.number("interval", 0.5, 0, 60)
@@ -58,6 +35,34 @@ def stream_safe() -> Response:
     fail_after = query.optional_integer("fail_after", 0, 100_000)
     source = items(count, interval_s, -1 if after is None else after, fail_after)
     return respond(source, NDJSON(), durable=query.flag("durable"))
+
+
+def _safe_rows() -> Response:
+    """The rows of a table in the same way: a failure is the last line, and the end is clean."""
+    asked = Parameters(*NAMES, "fail_after", "durable", endings=ENDINGS)
+    fail_after = asked.optional_integer("fail_after", 0, 100_000)
+    source = _rows(asked)
+    if fail_after is not None:
+        source = failing(source, fail_after)
+    return respond(source, NDJSON(), durable=asked.flag("durable"))
+
+
+def _rows(asked: Parameters) -> Source:
+    tables: Tables = current_app.extensions["tables"]
+    return events(tables.rows(read_query(asked, tables), "ndjson"))
+
+
+def failing(source: Source, fail_after: int) -> Source:
+    """Yield the first ``fail_after`` lines of ``source``, and fail where there are more."""
+    left = fail_after
+    for event in source:
+        lines = event.data.split(b"\n") if event is not None else []
+        if len(lines) > left:
+            if left and event is not None:
+                yield Event(b"\n".join(lines[:left]), event.type)
+            raise RuntimeError(f"the failure that fail_after={fail_after} asked for")
+        left -= len(lines)
+        yield event
 
 
 def items(count: int, interval_s: float, after: int, fail_after: int | None) -> Source:

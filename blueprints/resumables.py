@@ -14,7 +14,8 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.http import parse_options_header
 
 from settings import Settings
-from stores.base import NoUpload, PartMissing, StoreError, Upload
+from stores.base import Upload
+from stores.errors import NoUpload, PartMissing, StoreError
 from streaming import bodies, digests, file_names, tus, upload_draft, wire
 from streaming.cursors import Parameters
 from streaming.digests import CHECKSUMS, Digests

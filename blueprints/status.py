@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, jsonify
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from stores.base import StoreError
-from streaming import wire
+from stores.errors import StoreError
+from streaming import chat_counters, wire
 from streaming.errors import Unavailable
 
 blueprint = Blueprint("status", __name__)
@@ -14,6 +15,12 @@ blueprint = Blueprint("status", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     return jsonify(status="ok", streams=len(wire.links))
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """What the worker that answers has counted of its chats, as Prometheus reads it."""
+    return Response(generate_latest(chat_counters.REGISTRY), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @blueprint.get("/readyz")

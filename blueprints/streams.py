@@ -11,12 +11,15 @@ from urllib.parse import quote
 from flask import Blueprint, Response, current_app, request
 
 from settings import Settings
-from stores.base import Batch, Log, NoStream, State, StoreError, StreamGone
+from stores.base import Batch, Log, State
+from stores.errors import NoStream, StoreError, StreamGone
 from streaming import bodies, durable, durable_answers, durable_errors, durable_reads, wire
+from streaming.chat_answers import chats
 from streaming.durable import Place
 from streaming.durable_framings import Body, DurableSSE, body
 from streaming.errors import BadRequest, Conflict, Unavailable
 from streaming.events import Event
+from streaming.leases import CHATS
 from streaming.quotas import Quota
 from streaming.response import respond
 
@@ -109,6 +112,8 @@ def _live(log: Log, path: str, place: Place, state: State) -> Response:
         return _empty(204, {})  # an EventSource comes back after every end; only this tells it that it was the last
     durable_reads.read(log, path, place, state, limit=1)  # what cannot be read is refused before the first byte
     source = durable_reads.live(log, path, place, state, request.args.get("cursor", ""))
+    if path.startswith(CHATS):
+        source = chats().attend(path.removeprefix(CHATS), source)
     return respond(source, DurableSSE(state.config.content_type))
 
 

@@ -7,13 +7,16 @@ from flask import Blueprint, Response, current_app, request
 from streaming import bodies
 from streaming.cursors import Parameters
 from streaming.duplex import duplex
-from streaming.errors import BadRequest
+from streaming.errors import BadRequest, UnsupportedType
 from streaming.events import Event, Source, pause
-from streaming.framings import Text
+from streaming.framings import Ready, Text
+from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.response import Begun, respond
-from streaming.transforms import TRANSFORMS
 
 blueprint = Blueprint("text", __name__)
+
+MOST_TRANSFORMS = 8
+CODINGS = {"gzip": "gunzip", "x-gzip": "gunzip", "zstd": "unzstd"}
 
 
 @blueprint.get("/api/stream")
@@ -36,10 +39,22 @@ def chunks(count: int, interval_s: float, after: int) -> Source:
 @blueprint.post("/api/transform")
 def transform() -> Response:
     query = Parameters("to", "durable")
-    codec = TRANSFORMS[query.choice("to", "upper", *TRANSFORMS)]()
+    names = _decoders() + query.sequence("to", "upper", TRANSFORMS, MOST_TRANSFORMS)
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
+    pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
     pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
-    answer = duplex(pieces, codec, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    return respond(Begun(answer, within_s=settings.BODY_TIMEOUT_S), Text(), durable=query.flag("durable"))
+    answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
+    begun = Begun(answer, within_s=settings.BODY_TIMEOUT_S)
+    return respond(begun, Ready(pipeline.content_type), cut_after_error=True, durable=query.flag("durable"))
+
+
+def _decoders() -> list[str]:
+    """What undoes the request's Content-Encoding (RFC 9110, 8.4): the last coding first."""
+    codings = [each.strip().lower() for each in request.headers.get("Content-Encoding", "").split(",")]
+    applied = [each for each in codings if each not in ("", "identity")]
+    if len(applied) > MOST_TRANSFORMS or not set(applied) <= set(CODINGS):
+        known = {"Accept-Encoding": "gzip, zstd"}  # RFC 9110, 15.5.16
+        raise UnsupportedType("The Content-Encoding of a body to transform must be gzip or zstd.", headers=known)
+    return [CODINGS[each] for each in reversed(applied)]

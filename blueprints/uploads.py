@@ -11,18 +11,8 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import (
-    START,
-    KeyReused,
-    Log,
-    NameTaken,
-    Part,
-    StoreError,
-    StoreFull,
-    StreamClosed,
-    UnknownOffset,
-    Uploads,
-)
+from stores.base import START, Log, Part, Uploads
+from stores.errors import KeyReused, NameTaken, StoreError, StoreFull, StreamClosed, UnknownOffset
 from streaming import bodies, digests, file_names, readers, stored
 from streaming.arrivals import Arrivals
 from streaming.cursors import Parameters, last_event_id

@@ -8,13 +8,12 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LIMIT_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """``data``: the data lines joined by LF. ``event``: the message's type, "" when it has none."""
 
     data: bytes
@@ -33,6 +32,8 @@ class Decoder:
         self._first = True
 
     def decode(self, piece: bytes) -> list[Message]:
+        if (messages := self._plain(piece)) is not None:
+            return messages
         if self._after_cr and piece:
             piece = piece.removeprefix(b"\n")  # the second half of a CRLF that was cut in two
             self._after_cr = False
@@ -45,6 +46,17 @@ class Decoder:
         if len(self._line) + self._size > LIMIT_BYTES:
             raise ValueError(f"a message of more than {LIMIT_BYTES} bytes")
         return [message for line in lines if (message := self._read(line.rstrip(b"\r\n"))) is not None]
+
+    def _plain(self, piece: bytes) -> list[Message] | None:
+        """The messages of a piece as nearly all are, whole and of one line of data each; None: it is no such piece."""
+        if self._first or self._line or self._data or self._event or self._after_cr:
+            return None
+        if not piece.endswith(b"\n\n") or b"\r" in piece:
+            return None
+        blocks = piece[:-2].split(b"\n\n")
+        if not all(block.startswith(b"data: ") and b"\n" not in block for block in blocks):
+            return None
+        return [Message(block[6:]) for block in blocks]
 
     def flush(self) -> list[Message]:
         """Return what the end left unfinished.

@@ -9,109 +9,17 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from streaming.events import Event
 
 Rows = Literal["csv", "ndjson"]
-
-
-class StoreError(Exception):
-    """The root of what a store can say: its text is one sentence that a caller may show."""
-
-
-class StoreBusy(StoreError):
-    """The store did not answer in time; the same call may succeed later."""
-
-
-class StoreFull(StoreError):
-    """No space is left."""
-
-
-class NoStream(StoreError):
-    """There is no stream at this path: never made, deleted, or expired."""
-
-
-class StreamGone(StoreError):
-    """A stream that was deleted while forks still read from it."""
-
-
-class StreamExists(StoreError):
-    """A stream that exists with another configuration."""
-
-
-class BadFork(StoreError):
-    """A fork at a place that its source does not have."""
-
-
-class WrongType(StoreError):
-    """An append whose content type is not the stream's."""
-
-
-class StreamClosed(StoreError):
-    """An append to a stream that was closed at ``tail``."""
-
-    def __init__(self, tail: str) -> None:
-        super().__init__("This stream is closed.")
-        self.tail = tail
-
-
-class UnknownOffset(StoreError):
-    """An offset that this stream never gave out."""
-
-
-class KeyReused(StoreError):
-    """An idempotency key that came before with other events."""
-
-
-class StaleEpoch(StoreError):
-    """A producer that another one with the same id has replaced, in ``epoch``."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__("Another producer has taken over this producer id.")
-        self.epoch = epoch
-
-
-class NewEpoch(StoreError):
-    """A producer's new epoch that does not begin with sequence number 0."""
-
-
-class SequenceGap(StoreError):
-    """A producer's sequence number that comes too early."""
-
-    def __init__(self, expected: int, received: int) -> None:
-        super().__init__(f"The producer's next sequence number is {expected}, and {received} came.")
-        self.expected = expected
-        self.received = received
-
-
-class SequenceRegression(StoreError):
-    """A writer's ``seq`` that is not greater than the last one."""
-
-
-class UnknownTable(StoreError):
-    """A table that does not exist or may not be read."""
-
-
-class UnknownColumn(StoreError):
-    """A column that its table does not have."""
-
-
-class BadKey(StoreError):
-    """An ``after`` that cannot be a value of the table's key."""
-
-
-class NameTaken(StoreError):
-    """A file of the name that was asked for exists."""
-
-
-class NoUpload(StoreError):
-    """There is no upload of this id: never made, ended by its client, or expired."""
-
-
-class PartMissing(StoreError):
-    """A part that a final upload is made of has gone, or is no partial upload."""
+# What a column holds, in one vocabulary for every database. "any": values of several types, or one not listed here.
+ColumnType = Literal[
+    "integer", "real", "decimal", "boolean", "text", "blob", "date", "time", "instant", "datetime", "json", "any"
+]
+Operator = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "in", "null", "notnull"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,21 +364,79 @@ class Resumables(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that may be read: its columns in order, and the column of its key."""
+    """A table that may be read: its columns in order, and the column of its key.
+
+    ``types``: of each column, one of TYPES. ``estimate``: about how many rows it has, None when nobody knows.
+    ``ordered``: no two rows have the same key, so that every read has the same order and can be continued anywhere.
+    """
 
     name: str
     columns: tuple[str, ...]
     key: str
+    types: tuple[ColumnType, ...] = ()
+    estimate: int | None = field(default=None, compare=False)
+    ordered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on a column. ``values`` as the export shows them: one, several for ``in``, none for ``null``."""
+
+    column: str
+    operator: Operator
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rows: those of ``table`` whose key is after ``after`` (None: all), at most ``limit`` (None: no bound)."""
+    """Which rows: those of ``table`` that meet all ``filters`` and come after the key ``after`` (None: all).
+
+    At most ``limit`` (None: no bound), in the order of the key, or against it. ``guarded``: a text that a spreadsheet
+    would run as a formula gets an apostrophe before it, in CSV.
+    """
 
     table: Table
     columns: tuple[str, ...]
     after: str | None = None
     limit: int | None = None
+    filters: tuple[Filter, ...] = ()
+    descending: bool = False
+    guarded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows as whole lines joined by the format's line end, without the last one.
+
+    ``id``: the key of its last row, after which an export continues; "" where none can.
+    ``first``: the key of its first row; only the first block of a read has it.
+    """
+
+    data: bytes
+    id: str
+    rows: int
+    first: str = ""
+
+
+class Snapshot(Protocol):
+    """One moment of the database: whatever is read through it is of that moment.
+
+    ``name``: two snapshots of the same name show the same data.
+    """
+
+    name: str
+
+    def rows(self, query: Query, form: Rows, last: bool = True) -> Iterator[Block | None]:
+        """Yield the rows as blocks of about 64 KiB; None first, before each wait and at every tick.
+
+        ``last``: nothing more is read through this snapshot, and what it holds is given back as soon as it can be.
+        Closing the iterator ends the query. Raises StoreError, also in mid-stream.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds, once or often; a query that still runs is ended."""
+        ...
 
 
 class Tables(Protocol):
@@ -481,20 +447,28 @@ class Tables(Protocol):
         ...
 
     def select(
-        self, table: str, columns: Sequence[str] = (), after: str | None = None, limit: int | None = None
+        self,
+        table: str,
+        columns: Sequence[str] = (),
+        after: str | None = None,
+        limit: int | None = None,
+        *,
+        filters: Sequence[Filter] = (),
+        descending: bool = False,
+        guarded: bool = False,
     ) -> Query:
-        """Check every name against the schema and return the query; no columns means all of them.
+        """Check every name and value against the schema and return the query; no columns means all of them.
 
-        Raises UnknownTable, UnknownColumn, BadKey.
+        Raises UnknownTable, UnknownColumn, BadKey, BadFilter.
         """
         ...
 
-    def rows(self, query: Query, form: Rows) -> Iterator[Event | None]:
-        """Yield the rows in key order as blocks of about 64 KiB, from one read transaction.
+    def snapshot(self) -> Snapshot:
+        """Return the database as it is now. The caller closes it. Raises StoreBusy when as many are open as may."""
+        ...
 
-        A block is whole lines joined by the format's line end, without the last one; its id is its last key.
-        None is yielded while the database is at work. Closing the iterator interrupts the query.
-        """
+    def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
+        """Yield the rows out of a snapshot of their own, made when the iterator is first asked."""
         ...
 
     def ping(self) -> None: ...

@@ -19,7 +19,8 @@ from typing import Any
 from gevent.threadpool import ThreadPool
 
 from stores import filling
-from stores.base import Feed, StoreError, StoreFull
+from stores.base import Feed
+from stores.errors import StoreError, StoreFull
 
 THREADS = 4
 # So much is written before it is begun to bring it to the disk.

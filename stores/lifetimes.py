@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from stores.base import BadFork, Config, WrongType
+from stores.base import Config
+from stores.errors import BadFork, WrongType
 from stores.producers import media_type
 from streaming.events import Event
 

@@ -8,21 +8,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers
-from stores.base import (
-    BEGINNING,
-    START,
-    Appended,
-    BadFork,
-    Batch,
-    Config,
-    NoStream,
-    Producer,
-    State,
-    StreamExists,
-    StreamGone,
-    UnknownOffset,
-)
+from stores.base import BEGINNING, START, Appended, Batch, Config, Producer, State
 from stores.bells import Bells
+from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
 from stores.memory_stream import Stream
 from stores.producers import Asked
 from streaming.events import Event

@@ -15,7 +15,8 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from stores.base import START, UnknownOffset
+from stores.base import START
+from stores.errors import UnknownOffset
 
 _DIGITS = 12
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

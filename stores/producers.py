@@ -11,18 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stores.base import (
-    START,
-    Config,
-    KeyReused,
-    NewEpoch,
-    Producer,
-    SequenceGap,
-    SequenceRegression,
-    StaleEpoch,
-    StreamClosed,
-    WrongType,
-)
+from stores.base import START, Config, Producer
+from stores.errors import KeyReused, NewEpoch, SequenceGap, SequenceRegression, StaleEpoch, StreamClosed, WrongType
 from streaming.events import Event
 
 Content = Sequence[tuple[str, bytes]]

@@ -12,19 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stores import offsets
-from stores.base import (
-    BEGINNING,
-    START,
-    Appended,
+from stores.base import BEGINNING, START, Appended, Config, State
+from stores.errors import (
     BadFork,
-    Config,
     KeyReused,
     NewEpoch,
     NoStream,
     SequenceGap,
     SequenceRegression,
     StaleEpoch,
-    State,
     StoreError,
     StreamClosed,
     StreamExists,

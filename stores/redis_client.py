@@ -23,7 +23,7 @@ from redis.connection import BlockingConnectionPool
 from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from stores.base import StoreBusy, StoreError, StoreFull
+from stores.errors import StoreBusy, StoreError, StoreFull
 
 SCHEMES = ("redis", "rediss", "unix")
 PREFIX = "perennial:"

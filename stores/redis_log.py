@@ -17,8 +17,9 @@ from typing import Any
 
 from stores import offsets
 from stores import redis_answers as answers
-from stores.base import START, Appended, Batch, Config, Producer, State, StoreError, UnknownOffset
+from stores.base import START, Appended, Batch, Config, Producer, State
 from stores.bells import Bells
+from stores.errors import StoreError, UnknownOffset
 from stores.redis_bells import Listener
 from stores.redis_client import OLDEST, Scripts
 from streaming.events import Event

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import msgspec
 
-from stores.base import Feed, NoUpload, PartMissing, StoreError, Upload
+from stores.base import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
+from stores.errors import NoUpload, PartMissing, StoreError
 from stores.uploads import link_free
 from streaming.file_names import numbered
 

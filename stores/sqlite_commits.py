@@ -23,7 +23,7 @@ import gevent
 from gevent.monkey import get_original, is_module_patched
 
 from stores import sqlite_file
-from stores.base import StoreError
+from stores.errors import StoreError
 
 _SimpleQueue = get_original("queue", "SimpleQueue")
 _start_thread = get_original("_thread", "start_new_thread")

@@ -11,17 +11,15 @@ Rules:
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from base64 import b64decode
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
-from stores.base import BadKey, Query, Rows
+from stores.base import Block, Query, Rows
+from stores.sqlite_conditions import Parameters, after_condition, conditions
 from stores.sqlite_lines import LINE_ENDS, base64_text, line
 from stores.sqlite_schema import Shape, quoted
-from streaming.events import Event
 
 _FIRST_ROWS = 50  # so that the first byte leaves early
 _MAX_ROWS = 1000
@@ -29,50 +27,8 @@ _BLOCK_BYTES = 64 * 1024
 _MAX_BYTES = 1024 * 1024
 _ALL = 2**63 - 1
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-
-Parameters = tuple[Any, ...]
-
-
-def after_condition(shape: Shape, after: str, key: str) -> tuple[str, Parameters]:
-    """Return the condition on the expression ``key`` and its parameters for the rows after the key ``after``.
-
-    ``after`` is the key as the export shows it: blobs are base64. Raises BadKey.
-    """
-    try:
-        after.encode()
-    except UnicodeEncodeError:
-        raise BadKey(f"A key of the table {shape.table.name} is text, and this is no Unicode text.") from None
-    number = _number(after)
-    match shape.key.affinity:
-        case "INTEGER":
-            if not isinstance(number, int):
-                raise BadKey(f"The key {shape.key.name} must be an integer, and {after!r} is not.")
-            return f"{key} > ?", (number,)
-        case "REAL":
-            if number is None:
-                raise BadKey(f"The key {shape.key.name} must be a number, and {after!r} is not.")
-            return f"{key} > ?", (number,)
-        case "TEXT":
-            return f"{key} > ?", (after,)
-        case "NUMERIC":
-            return f"{key} > ?", (after if number is None else number,)
-    # Such a column holds each value as it came, so each is compared as what it is; without an index, but once only.
-    kinds = f"CASE typeof({key}) WHEN 'text' THEN {key} > ? WHEN 'blob' THEN {key} > ? ELSE {key} > ? END"
-    return kinds, (after, _blob(after), number)
-
-
-def _number(text: str) -> int | float | None:
-    if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
-        return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def _blob(text: str) -> bytes | None:
-    with suppress(ValueError):
-        return b64decode(text, validate=True)
-    return None
+# A key as SQLite has it: its type's name and its value.
+Key = tuple[bytes, Any]
 
 
 def cursor_text(kind: bytes, key: Any) -> str:
@@ -93,56 +49,82 @@ class SQLiteCursor:
         self._connection = connection
         self._shape = shape
         self._left = _ALL if query.limit is None else query.limit
-        self._line = line(form, shape, query.columns)
-        self._careful_line = line(form, shape, query.columns, careful=True)
+        self._line = line(form, shape, query.columns, guarded=query.guarded)
+        self._careful_line = line(form, shape, query.columns, careful=True, guarded=query.guarded)
         self._end = LINE_ENDS[form]
         self._stops_at_nul = form == "csv"
         self._column = f"t.{quoted(shape.key.name)}"
         self._collate = f" COLLATE {quoted(shape.key.collation)}" if shape.key.collation else ""
         self._key = self._column + self._collate
+        self._order, self._ends = (" DESC", ("max", "min")) if query.descending else ("", ("min", "max"))
+        self._beyond = "<" if query.descending else ">"
+        self._filters, self._filter_values = conditions(shape, query.filters)
         self._where = f"{self._key} IS NOT NULL"
         self._parameters: Parameters = ()
         if query.after is not None:
-            self._where, self._parameters = after_condition(shape, query.after, self._key)
+            self._where, self._parameters = after_condition(shape, query.after, self._key, self._beyond)
         self._begins = query.after is None
+        self._descending = query.descending
         self._longest = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
 
-    def blocks(self) -> Generator[Event, None, None]:
-        """Yield the rows in key order, NULL keys first, as blocks of lines; the id is the last key."""
+    def blocks(self) -> Generator[Block, None, None]:
+        """Yield the rows in the key's order, or against it, as blocks of lines; the id is the last key.
+
+        NULL keys come first, and last against the order.
+        """
+        try:
+            yield from self._blocks()
+        finally:
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._longest)
+
+    def _blocks(self) -> Iterator[Block]:
         if not self._shape.key.unique:
             if self._begins:
                 self._where = "TRUE"
+            elif self._descending:
+                self._where = f"({self._where} OR {self._column} IS NULL)"
             yield from self._one_by_one(self._left)
             return
-        if self._begins and self._shape.key.nullable:
+        nulls = self._shape.key.nullable and (self._begins or self._descending)
+        if nulls and not self._descending:
             not_null, self._where = self._where, f"{self._column} IS NULL"
             yield from self._one_by_one(self._left)
             self._where, self._parameters = not_null, ()
         yield from self._pages()
+        if nulls and self._descending and self._left:
+            self._where, self._parameters = f"{self._column} IS NULL", ()
+            yield from self._one_by_one(self._left)
 
-    def _pages(self) -> Iterator[Event]:
+    def _pages(self) -> Iterator[Block]:
         asked = _FIRST_ROWS
         while asked := min(asked, self._left):
             left, size = self._left, 0
             page = self._page(asked)
-            for event in self._one_by_one(asked) if page is None else page:
-                size += len(event.data)
-                yield event
+            for block in self._one_by_one(asked) if page is None else page:
+                size += len(block.data)
+                yield block
             got = left - self._left
             if got < asked:
                 return
             asked = min(_MAX_ROWS, max(1, got * _BLOCK_BYTES // max(size, 1)))
 
-    def _page(self, rows: int) -> list[Event] | None:
-        """Return the next ``rows`` rows as one event, or None when they must be read one by one."""
+    def _from(self) -> str:
+        return (
+            f"FROM {quoted(self._shape.table.name)} AS t WHERE {self._where}{self._filters} "
+            f"ORDER BY {self._key}{self._order} LIMIT ?"
+        )
+
+    def _page(self, rows: int) -> list[Block] | None:
+        """Return the next ``rows`` rows as one block, or None when they must be read one by one."""
+        first, last = (f"{end}(key{self._collate})" for end in self._ends)
         statement = (
-            f"SELECT group_concat(line, '{self._end}'), count(*), max(key{self._collate}), "
-            f"typeof(max(key{self._collate})) FROM (SELECT {self._line} AS line, {self._column} AS key "
-            f"FROM {quoted(self._shape.table.name)} AS t WHERE {self._where} ORDER BY {self._key} LIMIT ?)"
+            f"SELECT group_concat(line, '{self._end}'), count(*), typeof({first}), {first}, typeof({last}), {last} "
+            f"FROM (SELECT {self._line} AS line, {self._column} AS key {self._from()})"
         )
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_BYTES)
+        values = (*self._parameters, *self._filter_values, rows)
         try:
-            data, count, key, kind = self._connection.execute(statement, (*self._parameters, rows)).fetchone()
+            data, count, first_kind, first_key, kind, key = self._connection.execute(statement, values).fetchone()
         except sqlite3.DataError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG:
                 raise
@@ -152,40 +134,39 @@ class SQLiteCursor:
         if self._stops_at_nul and b"\0" in data:
             return None
         self._advance(count, kind, key)
-        return [Event(_utf8(data), "", cursor_text(kind, key))]
+        return [Block(_utf8(data), cursor_text(kind, key), count, cursor_text(first_kind, first_key))]
 
-    def _one_by_one(self, rows: int) -> Iterator[Event]:
+    def _one_by_one(self, rows: int) -> Iterator[Block]:
         """Yield the next ``rows`` rows, cut between two different keys wherever a block has come to its size."""
-        statement = (
-            f"SELECT {self._careful_line}, typeof({self._column}), {self._column} "
-            f"FROM {quoted(self._shape.table.name)} AS t WHERE {self._where} ORDER BY {self._key} LIMIT ?"
-        )
+        statement = f"SELECT {self._careful_line}, typeof({self._column}), {self._column} {self._from()}"
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._longest)
         lines: list[bytes] = []
         size = 0
-        last: tuple[bytes, Any] = (b"null", None)
-        for text, kind, key in self._connection.execute(statement, (*self._parameters, rows)):
-            same = last == (kind, key)
+        first = last = (b"null", None)
+        for text, *key in self._connection.execute(statement, (*self._parameters, *self._filter_values, rows)):
+            same = last == tuple(key)
             if (size >= _BLOCK_BYTES and not same) or size >= _MAX_BYTES:
-                yield self._joined(lines, last, resumable=not same)
+                yield self._joined(lines, first, last, resumable=not same)
                 lines, size = [], 0
             lines.append(text)
             size += len(text)
-            last = (kind, key)
+            last = (key[0], key[1])
+            first = first if len(lines) > 1 else last
         if lines:
-            yield self._joined(lines, last, resumable=True)
+            yield self._joined(lines, first, last, resumable=True)
 
-    def _joined(self, lines: list[bytes], last: tuple[bytes, Any], resumable: bool) -> Event:
+    def _joined(self, lines: list[bytes], first: Key, last: Key, resumable: bool) -> Block:
         self._advance(len(lines), *last)
         # After a cut between rows of one key no cursor continues: it would lose the rest of them.
-        return Event(_utf8(self._end.encode().join(lines)), "", cursor_text(*last) if resumable else "")
+        id = cursor_text(*last) if resumable else ""
+        return Block(_utf8(self._end.encode().join(lines)), id, len(lines), cursor_text(*first))
 
     def _advance(self, count: int, kind: bytes, key: Any) -> None:
         self._left -= count
-        self._where, self._parameters = f"{self._key} > ?", (key,)
+        self._where, self._parameters = f"{self._key} {self._beyond} ?", (key,)
         if kind == b"text":
             # As text also when it is no UTF-8, which str cannot carry: then its bytes are bound.
-            self._where = f"{self._key} > CAST(? AS TEXT)"
+            self._where = f"{self._key} {self._beyond} CAST(? AS TEXT)"
             with suppress(UnicodeDecodeError):
                 self._parameters = (str(key, "utf-8"),)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from stores.base import StoreBusy, StoreError, StoreFull
+from stores.errors import StoreBusy, StoreError, StoreFull
 
 BUSY_S = 5.0
 # Two processes that write all the time got twice as much done, with a fifth of the p99, as with pauses up to 10 ms.

@@ -6,6 +6,7 @@ Rules:
   that is no decimal of up to four places. SQLite 3.40 prints 15 digits of a real, which do not give 0.1 + 0.2 back.
 - ``c < x''`` holds for every number and text and for no blob: SQLite sorts blobs last. It costs no function call.
 - NDJSON: blobs base64, NULL and the infinities null, NUL ``\\u0000``.
+- Reals are written as Python has them and as PostgreSQL's shortest form has its exponents: the two engines agree.
 - CSV: RFC 4180, and of PostgreSQL's COPY the quotes: around what holds a comma, quote, CR or LF, around the empty
   string (NULL is the empty field), and around a ``\\.`` alone on its line. Infinities as COPY writes them.
 """
@@ -14,13 +15,19 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import sqlite3
 from collections.abc import Sequence
+from decimal import Decimal
 
 from stores.base import Rows
 from stores.sqlite_schema import Shape, quoted
 
 LINE_ENDS: dict[Rows, str] = {"csv": "\r\n", "ndjson": "\n"}
+
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"), and a number, which is none.
+FORMULA_STARTS = "=+@\t\r\n-"
+NUMBER = r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 
 _PAIRS = 60  # of json_object: SQLite 3.40 takes 127 arguments
 _PARTS = 100  # of one chain of ||: SQLite takes expressions 1000 deep
@@ -33,30 +40,65 @@ def base64_text(blob: bytes) -> str:
 
 def install(connection: sqlite3.Connection) -> None:
     """Give ``connection`` the functions that the expressions below call."""
-    for function in (base64_text, json_real, csv_real):
+    for function in (base64_text, json_real, csv_real, guarded_field):
         connection.create_function(function.__name__, 1, function, deterministic=True)
+    connection.execute("PRAGMA case_sensitive_like = ON")  # LIKE as PostgreSQL and the standard have it
 
 
 def json_real(value: float) -> str:
     """Return the shortest JSON number that reads back as ``value``; JSON has no infinity."""
-    return repr(value) if math.isfinite(value) else "null"
+    return decimal_text(value) if math.isfinite(value) else "null"
 
 
 def csv_real(value: float) -> str:
     """Return the shortest decimal that reads back as ``value``, and PostgreSQL's names of the infinities."""
     if math.isfinite(value):
-        return repr(value)
+        return decimal_text(value)
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def line(form: Rows, shape: Shape, columns: Sequence[str], careful: bool = False) -> str:
+def decimal_text(value: float) -> str:
+    """Return the shortest decimal of a finite real as PostgreSQL has it, with ``.0`` behind a whole one.
+
+    It differs from repr in two things. The exponent begins at 1e15, not at 1e16. And a decimal that lies exactly half
+    way to the next real does not count, which round-half-even would read back: then there are more digits.
+    """
+    text = repr(value)
+    if abs(value) >= 2**53 and _is_half_way(text, value):
+        longer = (f"{value:.{places}e}" for places in range(17))
+        return next(each for each in longer if float(each) == value and not _is_half_way(each, value))
+    if 1e15 <= abs(value) < 1e16:
+        sign, digits = ("-", text[1:]) if value < 0 else ("", text)
+        digits = digits.replace(".", "").rstrip("0")
+        return f"{sign}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+15"
+    return text
+
+
+def _is_half_way(text: str, value: float) -> bool:
+    """Whether the decimal ``text`` of a large real lies in the middle between it and its neighbour."""
+    exact = int(abs(value))
+    off = int(abs(Decimal(text))) - exact
+    gap = int(math.ulp(value)) if off > 0 else exact - int(math.nextafter(abs(value), 0.0))
+    return 2 * abs(off) == gap
+
+
+def guarded_field(text: bytes) -> str:
+    """Return the CSV field of a text that begins like a formula, with an apostrophe before what is no number."""
+    field = text.decode(errors="replace")
+    if re.fullmatch(NUMBER, field, re.ASCII) is None:
+        field = "'" + field
+    return '"' + field.replace('"', '""') + '"' if re.search('[",\r\n]', field) else field
+
+
+def line(form: Rows, shape: Shape, columns: Sequence[str], careful: bool = False, guarded: bool = False) -> str:
     """Return an expression over the table ``t`` whose value is the row's line, without a line end, never NULL.
 
-    ``careful``: right also for CSV of text with NUL, at which the faster GLOB stops.
+    ``careful``: right also for CSV of text with NUL, at which the faster GLOB stops. ``guarded``: see Query.
     """
     if form == "ndjson":
         return _json_line(shape, columns)
-    fields = [_csv_value(shape, name, careful, alone=len(columns) == 1) for name in columns]
+    alone = len(columns) == 1
+    fields = [_csv_value(shape, name, careful, alone, guarded) for name in columns]
     return _concatenated([fields[0], *(part for each in fields[1:] for part in ("','", each))])
 
 
@@ -78,7 +120,7 @@ def _json_value(shape: Shape, name: str) -> str:
     return f"CASE {real}WHEN {c} < x'' THEN {c} WHEN {c} IS NOT NULL THEN base64_text({c}) END"
 
 
-def _csv_value(shape: Shape, name: str, careful: bool, alone: bool) -> str:
+def _csv_value(shape: Shape, name: str, careful: bool, alone: bool, guarded: bool) -> str:
     c = _column(name)
     if _is_integer_key(shape, name):
         return c
@@ -89,6 +131,9 @@ def _csv_value(shape: Shape, name: str, careful: bool, alone: bool) -> str:
     ]
     if name not in shape.texts:
         cases[1:1] = [f"WHEN typeof({c}) = 'integer' THEN {c}", f"WHEN {_is_long_real(c)} THEN csv_real({c})"]
+    if guarded:
+        formula = f"typeof({c}) = 'text' AND {c} GLOB '[{FORMULA_STARTS}]*'"
+        cases[1:1] = [f"WHEN {formula} THEN guarded_field(CAST({c} AS BLOB))"]
     if alone:
         cases.append(f"WHEN {c} = '\\.' THEN '\"\\.\"'")
     return f"ifnull(CASE {' '.join(cases)} ELSE {c} END, '')"

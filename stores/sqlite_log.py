@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stores import lifetimes, offsets, sqlite_file, sqlite_rows
-from stores.base import START, Appended, Batch, Config, NoStream, Producer, State, StoreError, StreamGone
+from stores.base import START, Appended, Batch, Config, Producer, State
 from stores.bells import Bells, SharedBell
+from stores.errors import NoStream, StoreError, StreamGone
 from stores.producers import Asked
 from stores.sqlite_commits import Commits, Write
 from stores.sqlite_deletions import TOLD
@@ -162,9 +163,9 @@ class SQLiteLog:
         self._look(lambda: self._db.execute("SELECT count(*) FROM (SELECT 1 FROM streams LIMIT 1)").fetchone())
 
     def dispose(self) -> None:
+        self._commits.dispose()  # first: what it still commits rings the bells
         self._shared.close()
         self._bells.ring_all()
-        self._commits.dispose()
         self._db.close()
 
     def _find(self, path: str) -> Found | None:

@@ -12,10 +12,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from stores.base import Table
+from stores.base import ColumnType, Table
 
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # others exist only in the program that defined them
 _ROWIDS = ("rowid", "_rowid_", "oid")
+# What a declared type makes likely; SQLite holds a column to it in a STRICT table only.
+_TYPES: dict[str, ColumnType] = {"INTEGER": "integer", "REAL": "real", "TEXT": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,18 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A table or view as it stands in the schema; ``texts`` are the columns that hold text, blobs and NULL only."""
+    """A table or view as it stands in the schema; ``texts`` are the columns that hold text, blobs and NULL only.
+
+    ``affinities``: of each column, in their order.
+    """
 
     table: Table
     key: Key
     texts: frozenset[str]
+    affinities: tuple[str, ...] = ()
+
+    def affinity_of(self, name: str) -> str:
+        return self.affinities[self.table.columns.index(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +117,32 @@ def _shape(connection: sqlite3.Connection, name: str, kind: str, without_rowid: 
         return None
     real = kind == "table"
     key = _table_key(connection, name, without_rowid, columns) if real else _view_key(columns)
+    affinities = tuple(affinity(each.type) for each in columns)
     texts = frozenset(each.name for each in columns if real and affinity(each.type) == "TEXT")
-    return Shape(Table(name, tuple(each.name for each in columns), key.name), key, texts)
+    table = Table(
+        name,
+        tuple(each.name for each in columns),
+        key.name,
+        tuple(_type(each.type) for each in columns),
+        _estimate(connection, name, columns) if real and not without_rowid else None,
+        key.unique,
+    )
+    return Shape(table, key, texts, affinities)
+
+
+def _type(declared: str) -> ColumnType:
+    if "BLOB" in declared.upper():
+        return "blob"
+    return _TYPES.get(affinity(declared), "any")
+
+
+def _estimate(connection: sqlite3.Connection, name: str, columns: Sequence[_Column]) -> int | None:
+    """The span of the rowids: two steps in the table's tree, and exact where nothing was deleted."""
+    if (rowid := _free_rowid(columns)) is None:
+        return None
+    # Each for itself: SQLite looks both up in one statement by reading the whole table.
+    ends = [connection.execute(f"SELECT {end}({rowid}) FROM {quoted(name)}").fetchone()[0] for end in ("min", "max")]
+    return int(ends[1] - ends[0] + 1) if None not in ends else 0
 
 
 def _view_key(columns: Sequence[_Column]) -> Key:
@@ -130,11 +163,16 @@ def _table_key(connection: sqlite3.Connection, name: str, without_rowid: bool, c
         if index.origin == "pk" or column.notnull:
             nullable = not column.notnull and not without_rowid
             return Key(column.name, affinity(column.type), index.collation, unique=True, nullable=nullable)
-    taken = {each.name.lower() for each in columns}
-    free = next((each for each in _ROWIDS if each not in taken), None)
+    free = _free_rowid(columns)
     if free is None or without_rowid:
         return _view_key(columns)
     return Key(free, "INTEGER", unique=True, nullable=False)
+
+
+def _free_rowid(columns: Sequence[_Column]) -> str | None:
+    """A name of the rowid that no column has taken."""
+    taken = {each.name.lower() for each in columns}
+    return next((each for each in _ROWIDS if each not in taken), None)
 
 
 def _is_rowid(connection: sqlite3.Connection, name: str) -> bool:

@@ -11,18 +11,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers, sqlite_rows
-from stores.base import (
-    BEGINNING,
-    START,
-    Appended,
-    BadFork,
-    Config,
-    NoStream,
-    State,
-    StreamExists,
-    StreamGone,
-    UnknownOffset,
-)
+from stores.base import BEGINNING, START, Appended, Config, State
+from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
 from stores.producers import Asked, Standing
 from stores.sqlite_deletions import Deletions
 from stores.sqlite_rows import Found, Row

@@ -25,7 +25,8 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.errors import BadRequest, BodyStalled, TooLarge
-from streaming.wire import RESPONSE, Pace, plain_socket
+from streaming.pace import Pace
+from streaming.wire import RESPONSE, plain_socket
 
 PIECE_BYTES = 256 * 1024
 DISCARD_BYTES = 2**30

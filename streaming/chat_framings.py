@@ -1,37 +1,53 @@
 """How an answer of a model is written: text, the AI SDK's data stream (v4) and its UI message stream (v5 and later).
 
-They take the events of ``llm.openai.complete``: ``text`` and ``reasoning`` (UTF-8 pieces) and, once and last,
-``finish`` ({"finish_reason": …, "usage": {…} | null}, OpenAI's words). Other types are left out.
+They take what a run keeps of it (``chat_parts``); OpenAI's own encoding is in ``completion_framings``.
 
 Rules:
 - As in ``framings``: bytes in, bytes out, one instance for one response.
+- An answer that failed raises StreamFailed when its ``error`` part is to be written: the pump tells it, or cuts.
 - useChat takes an end without an error part for success, so nothing here can be drained.
-- ``message_id`` names the answer: a replay of the same answer must carry the same.
+- Where the wire has ids, an event's is its cursor: the run's tag and the event's number in the run, from which a
+  reader continues; that of the end is told from all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from streaming.chat_parts import STOPPED, TERMINAL
+from streaming.errors import StreamFailed
 from streaming.events import Event
 
 _json = msgspec.json.encode
 
-# OpenAI's reasons in the AI SDK's words; what is not here is "unknown".
-FINISH_REASONS = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content-filter",
-    "tool_calls": "tool-calls",
-    "function_call": "tool-calls",
-}
+# What the cursor after an answer's end ends with.
+END = ".end"
+
+
+class Delta(msgspec.Struct):
+    """What framings read of a part with a piece of text."""
+
+    delta: str
+
+
+class Failure(msgspec.Struct):
+    errorText: str
+
+
+decode_delta = msgspec.json.Decoder(Delta).decode
+_decode_failure = msgspec.json.Decoder(Failure).decode
+
+
+def failed(event: Event) -> StreamFailed:
+    """Return what an ``error`` part says, to be raised."""
+    return StreamFailed(_decode_failure(event.data).errorText)
 
 
 class ChatText:
-    """The answer's text and nothing else. It cannot tell a failure, so a failure cuts."""
+    """The answer's text and nothing else. It cannot tell that it is not whole: a failure cuts, and so does a stop."""
 
     content_type = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = {}
@@ -42,7 +58,13 @@ class ChatText:
         return b""
 
     def encode(self, event: Event) -> bytes:
-        return event.data if event.type == "text" else b""
+        if event.type == "text-delta":
+            return decode_delta(event.data).delta.encode()
+        if event.type == "error":
+            raise failed(event)
+        if event.type == "abort":
+            raise StreamFailed(STOPPED)
+        return b""
 
     def idle(self) -> bytes:
         return b""
@@ -54,25 +76,45 @@ class ChatText:
 class DataStream:
     """The data stream protocol, version 1 (``ai`` 4, ``@ai-sdk/ui-utils`` data-stream-parts.ts): ``code:json\\n``.
 
-    Its reader splits at LF, skips empty lines (the heartbeat) and throws on everything else that is no part.
+    Its reader splits at LF, skips empty lines (the heartbeat) and throws on everything else that is no part. It knows
+    no stop: an answer that was stopped finishes for the reason "other".
     """
 
     content_type = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = {"x-vercel-ai-data-stream": "v1"}
     drain = None
 
-    def __init__(self, message_id: str) -> None:
-        self._message_id = message_id
+    def __init__(self) -> None:
+        self._usage: dict[str, Any] | None = None
+        self._parts: Mapping[str, Callable[[dict[str, Any]], bytes]] = {
+            "start": lambda part: _part(b"f", {"messageId": part["messageId"]}),
+            "tool-input-start": lambda part: _part(b"b", _only(part, "toolCallId", "toolName")),
+            "tool-input-delta": lambda part: _part(
+                b"c", {"toolCallId": part["toolCallId"], "argsTextDelta": part["inputTextDelta"]}
+            ),
+            "tool-input-available": lambda part: _part(
+                b"9", {**_only(part, "toolCallId", "toolName"), "args": _arguments(part["input"])}
+            ),
+            "source-url": lambda part: _part(
+                b"h", {"sourceType": "url", "id": part["sourceId"], **_only(part, "url", "title")}
+            ),
+            "message-metadata": self._told,
+            "finish": lambda part: self._finish(part["messageMetadata"]["finishReason"], part),
+            "abort": lambda _: self._finish("other", {}),
+        }
 
     def open(self) -> bytes:
-        return _part(b"f", {"messageId": self._message_id})
+        return b""
 
     def encode(self, event: Event) -> bytes:
-        if event.type == "text":
-            return _part(b"0", event.data.decode())
-        if event.type == "reasoning":
-            return _part(b"g", event.data.decode())
-        return self._finish(event) if event.type == "finish" else b""
+        if event.type == "text-delta":
+            return b"0:" + _json(decode_delta(event.data).delta) + b"\n"
+        if event.type == "reasoning-delta":
+            return b"g:" + _json(decode_delta(event.data).delta) + b"\n"
+        if event.type == "error":
+            raise failed(event)
+        write = self._parts.get(event.type)
+        return write(msgspec.json.decode(event.data)) if write else b""
 
     def idle(self) -> bytes:
         return b"\n"
@@ -83,80 +125,67 @@ class DataStream:
     def close(self) -> bytes:
         return b""
 
-    def _finish(self, event: Event) -> bytes:
-        reason, tokens = _outcome(event)
+    def _told(self, part: dict[str, Any]) -> bytes:
+        self._usage = part["messageMetadata"].get("usage", self._usage)
+        return b""
+
+    def _finish(self, reason: str, part: dict[str, Any]) -> bytes:
+        usage = part.get("messageMetadata", {}).get("usage", self._usage)
         end: dict[str, Any] = {"finishReason": reason}
-        if tokens is not None:
-            end["usage"] = {"promptTokens": tokens[0], "completionTokens": tokens[1]}
+        if usage is not None:
+            end["usage"] = {"promptTokens": usage["inputTokens"], "completionTokens": usage["outputTokens"]}
         return _part(b"e", {**end, "isContinued": False}) + _part(b"d", end)
 
 
 class UIMessageStream:
-    """The UI message stream, version 1 (``ai`` 5 and later, ui-message-chunks.ts): server-sent events of JSON parts.
+    """The UI message stream, version 1 (``ai`` 5 and later, ui-message-chunks.ts): server-sent events of the parts.
 
-    ``ai`` before 5.0.92 throws on every key that it does not know, ``finish.finishReason`` among them: the reason and
-    the usage go into ``messageMetadata``, which is free.
+    ``tag``: the run's; without one there are no ids. ``number``: of the last event that the reader has.
     """
 
     content_type = "text/event-stream"
     headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
     drain = None
 
-    def __init__(self, message_id: str) -> None:
-        self._message_id = message_id
-        self._open_part = ""  # "text" or "reasoning" while such a part is open
-        self._parts = 0
+    def __init__(self, tag: str = "", number: int = 0) -> None:
+        self._id = b"id: %b-%%d\ndata: " % tag.encode() if tag else b"data: "
+        self._end = b"id: %b-%%d%b\ndata: " % (tag.encode(), END.encode()) if tag else b"data: "
+        self._numbered = bool(tag)
+        self._number = number
+        self._failed_at = b"data: "
 
     def open(self) -> bytes:
-        return _frame({"type": "start", "messageId": self._message_id}) + _frame({"type": "start-step"})
+        return b""
 
     def encode(self, event: Event) -> bytes:
-        if event.type in ("text", "reasoning"):
-            start = b"" if event.type == self._open_part else self._end_part() + self._start_part(event.type)
-            delta = {"type": f"{event.type}-delta", "id": str(self._parts), "delta": event.data.decode()}
-            return start + _frame(delta)
-        return self._finish(event) if event.type == "finish" else b""
+        head = self._end if event.type in TERMINAL else self._id
+        if self._numbered:
+            self._number += 1
+            head %= self._number
+        if event.type == "error":
+            self._failed_at = head
+            raise failed(event)
+        return head + event.data + b"\n\n"
 
     def idle(self) -> bytes:
         return b":\n\n"
 
     def error(self, message: str) -> bytes:
-        return _frame({"type": "error", "errorText": message})
+        # With the answer's own end as id an EventSource does not come back for it; any other failure has no id.
+        return self._failed_at + _json({"type": "error", "errorText": message}) + b"\n\n"
 
     def close(self) -> bytes:
         return b"data: [DONE]\n\n"
-
-    def _start_part(self, kind: str) -> bytes:
-        self._open_part = kind
-        self._parts += 1
-        return _frame({"type": f"{kind}-start", "id": str(self._parts)})
-
-    def _end_part(self) -> bytes:
-        kind, self._open_part = self._open_part, ""
-        return _frame({"type": f"{kind}-end", "id": str(self._parts)}) if kind else b""
-
-    def _finish(self, event: Event) -> bytes:
-        reason, tokens = _outcome(event)
-        metadata: dict[str, Any] = {"finishReason": reason}
-        if tokens is not None:
-            metadata["usage"] = {"inputTokens": tokens[0], "outputTokens": tokens[1], "totalTokens": sum(tokens)}
-        end = _frame({"type": "finish-step"}) + _frame({"type": "finish", "messageMetadata": metadata})
-        return self._end_part() + end
-
-
-def _outcome(event: Event) -> tuple[str, tuple[int, int] | None]:
-    """Return the finish reason in the AI SDK's words, and the tokens in and out where they are known."""
-    finish = msgspec.json.decode(event.data)
-    reason = FINISH_REASONS.get(finish["finish_reason"], "unknown")
-    match finish["usage"]:
-        case {"prompt_tokens": int(tokens_in), "completion_tokens": int(tokens_out)}:
-            return reason, (tokens_in, tokens_out)
-    return reason, None
 
 
 def _part(code: bytes, value: Any) -> bytes:
     return code + b":" + _json(value) + b"\n"
 
 
-def _frame(part: dict[str, Any]) -> bytes:
-    return b"data: " + _json(part) + b"\n\n"
+def _only(part: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: part[name] for name in names if name in part}
+
+
+def _arguments(value: Any) -> Any:
+    """The data stream's reader takes nothing but an object."""
+    return value if isinstance(value, dict) else {"input": value}

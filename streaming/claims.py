@@ -19,7 +19,8 @@ from typing import Any, Protocol, TypeVar
 import gevent
 from gevent.monkey import is_module_patched
 
-from stores.base import START, Config, Log, NoStream, StoreError, UnknownOffset
+from stores.base import START, Config, Log
+from stores.errors import NoStream, StoreError, UnknownOffset
 from streaming.events import Event
 from streaming.tus import refusal
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from flask import request
 
@@ -17,11 +17,14 @@ from streaming.errors import BadRequest
 
 
 class Parameters:
-    """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often."""
+    """The query of the current request, of which only ``names`` and ``lists`` are known; these may come often.
 
-    def __init__(self, *names: str, lists: Sequence[str] = ()) -> None:
-        for name in request.args:
-            if name in lists:
+    ``endings``: a name that ends with one of these is known too, whatever stands before it.
+    """
+
+    def __init__(self, *names: str, lists: Sequence[str] = (), endings: tuple[str, ...] = ()) -> None:
+        for name in request.args if request.query_string else ():
+            if name in lists or name.endswith(endings):
                 continue
             if name not in names:
                 known = ", ".join((*lists, *names)) or "none"
@@ -76,6 +79,16 @@ class Parameters:
         if len(values := sorted(set(given))) > most:
             raise BadRequest(f"{name} may name at most {most}, and {len(values)} came.", parameter=name)
         return values
+
+    def sequence(self, name: str, default: str, choices: Collection[str], most: int) -> list[str]:
+        """Return the values in the order in which they were given, also twice: ``name=a,b,a``."""
+        given = request.args.get(name, default).split(",")
+        for text in given:
+            if text not in choices:
+                raise BadRequest(f"{name} must be of {', '.join(choices)}, and {_shown(text)} is not.", parameter=name)
+        if len(given) > most:
+            raise BadRequest(f"{name} may name at most {most}, and {len(given)} came.", parameter=name)
+        return given
 
     def choice(self, name: str, default: str, *choices: str) -> str:
         text = request.args.get(name, default)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextvars
 import os
 import tempfile
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import IO, Any
 
 import gevent
@@ -24,47 +25,54 @@ from gevent.event import Event as Signal
 from streaming import wire
 from streaming.errors import BadRequest
 from streaming.events import TICK_S, Event, Source
-from streaming.transforms import Transform
+from streaming.pace import Pace
+from streaming.pipeline import Pipeline
 
-# What a socket that is writable takes without waiting, and what is read back from the spool at once.
-_SMALL_BYTES = 16 * 1024
-_LARGE_BYTES = 64 * 1024
+_BLOCK_BYTES = 64 * 1024
 _MEMORY_BYTES = 2**20
 _FILE_BYTES = 16 * 2**20
 
 
-def duplex(pieces: Iterator[bytes], codec: Transform, environ: MutableMapping[str, Any], spool_bytes: int) -> Source:
-    """Yield what ``codec`` makes of the pieces. Raises BadRequest when they are not what it takes."""
-    environ[wire.DUPLEX] = True
-    intake = Intake(pieces, codec, spool_bytes)
+def duplex(pieces: Iterator[bytes], pipeline: Pipeline, environ: MutableMapping[str, Any], spool_bytes: int) -> Source:
+    """Yield what ``pipeline`` makes of the pieces. Raises BadRequest when they are not what it takes, and TooLarge."""
+    intake = Intake(pieces, pipeline, environ, spool_bytes)
+    begun = False
     try:
         while not intake.ended or intake.held:
-            if intake.ended:
-                yield Event(intake.take(_LARGE_BYTES))
+            if intake.ended and not begun:
+                intake.check()  # while it can still be a status
+            if intake.held:
+                begun = True
+                yield Event(intake.take(_BLOCK_BYTES))
                 continue
-            if intake.held and (intake.held > spool_bytes or wire.writable(environ)):
-                yield Event(intake.take(_SMALL_BYTES))
             yield None
-            if intake.held <= spool_bytes and (not intake.held or wire.writable(environ, TICK_S) is None):
-                intake.wait(TICK_S)
+            if not intake.wait(TICK_S):
+                intake.sync()
+        intake.check()
     finally:
         intake.close()
 
 
 class Intake:
-    """The pieces on their way through the codec into a spool, as fast as they come and as long as the spool has room.
+    """The pieces on their way through the pipeline into a spool, as fast as they come and while the spool has room.
 
-    ``held``: bytes in the spool. ``ended``: no more will come; asking raises what went wrong.
+    ``held``: bytes in the spool. ``ended``: no more will come.
     """
 
-    def __init__(self, pieces: Iterator[bytes], codec: Transform, spool_bytes: int) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], pipeline: Pipeline, environ: MutableMapping[str, Any], spool_bytes: int
+    ) -> None:
         self._pieces = pieces
-        self._codec = codec
+        self._environ = environ
+        self._pipeline = pipeline
         self._spool = Spool()
         self._spool_bytes = spool_bytes
-        self._ended = False
         self._failure: Exception | None = None
+        self._between_pieces = True
+        self._pace = Pace()
         self._came, self._taken = Signal(), Signal()
+        self.ended = False
+        self._progress()
         # With its context: the body of another server than gunicorn is read through flask.request.
         self._greenlet = gevent.spawn(contextvars.copy_context().run, self._read)
 
@@ -72,43 +80,65 @@ class Intake:
     def held(self) -> int:
         return len(self._spool)
 
-    @property
-    def ended(self) -> bool:
+    def check(self) -> None:
+        """Raise what has ended the reading, if it was not the body's end."""
         if self._failure is not None:
             raise self._failure
-        return self._ended
 
     def take(self, most: int) -> bytes:
         self._taken.set()
         return self._spool.read(most)
 
-    def wait(self, timeout_s: float) -> None:
-        """Return when something came or the end, at most ``timeout_s`` seconds later."""
-        self._came.is_set() or self._came.wait(timeout_s)
+    def wait(self, timeout_s: float) -> bool:
+        """Return when something came or the end, at most ``timeout_s`` seconds later, and which of the two."""
+        came = bool(self._came.is_set() or self._came.wait(timeout_s))
         self._came.clear()
+        return came
+
+    def sync(self) -> None:
+        """Let out what a compressor holds back; nothing comes for now, and it may be all the reader waits for."""
+        if self._between_pieces:
+            # No rest in between: the next piece must not meet a pipeline that is half way.
+            for made in self._pipeline.sync():
+                self._spool.write(made)
 
     def close(self) -> None:
         self._greenlet.kill(timeout=1)
         self._spool.close()
 
+    def _progress(self) -> None:
+        """A client that sends is no client that is stuck, also when it takes nothing meanwhile."""
+        self._environ[wire.DUPLEX] = time.monotonic()
+
     def _read(self) -> None:
         try:
             for piece in self._pieces:
-                self._spool.write(_converted(self._codec.decode, piece))
-                self._came.set()
-                while self.held > self._spool_bytes:
-                    self._taken.clear()
-                    self._taken.wait()
-            self._spool.write(_converted(self._codec.flush))
+                self._progress()
+                self._between_pieces = False
+                self._fill(self._pipeline.decode(piece))
+                self._between_pieces = True
+            self._between_pieces = False
+            self._fill(self._pipeline.flush())
         except Exception as error:  # raised where the answer is made
             self._failure = error
-        self._ended = True
+        self.ended = True
         self._came.set()
 
+    def _fill(self, steps: Iterator[bytes]) -> None:
+        for made in _told(steps):
+            if made:
+                self._spool.write(made)
+                self._came.set()
+            while self.held > self._spool_bytes:
+                self._taken.clear()
+                self._taken.wait()
+            self._pace.rest()
 
-def _converted(convert: Callable[..., bytes], *piece: bytes) -> bytes:
+
+def _told(steps: Iterator[bytes]) -> Iterator[bytes]:
+    """The codecs know no HTTP: what they cannot take is the request's fault."""
     try:
-        return convert(*piece)
+        yield from steps
     except ValueError as error:
         raise BadRequest(str(error)) from error
 
@@ -123,7 +153,7 @@ class Spool:
     def __init__(self, memory_bytes: int = _MEMORY_BYTES, file_bytes: int = _FILE_BYTES) -> None:
         self._memory_bytes = memory_bytes
         self._file_bytes = file_bytes
-        self._memory: deque[bytes] = deque()
+        self._memory: deque[bytes | memoryview] = deque()
         self._held = 0
         self._files: deque[IO[bytes]] = deque()
         self._filed = 0
@@ -152,17 +182,18 @@ class Spool:
         if self._memory:
             data = self._memory.popleft()
             if len(data) > most:
-                self._memory.appendleft(data[most:])
-                data = data[:most]
+                view = memoryview(data)
+                self._memory.appendleft(view[most:])  # of a large block: copying the rest each time is slow
+                data = view[:most]
             self._held -= len(data)
-            return data
+            return bytes(data)
         file = self._files[0]
-        data = os.pread(file.fileno(), most, self._start)
-        self._start, self._filed = self._start + len(data), self._filed - len(data)
+        read = os.pread(file.fileno(), most, self._start)
+        self._start, self._filed = self._start + len(read), self._filed - len(read)
         if self._start == os.fstat(file.fileno()).st_size and (len(self._files) > 1 or not self._filed):
             self._files.popleft().close()
             self._start = 0
-        return data
+        return read
 
     def close(self) -> None:
         while self._files:

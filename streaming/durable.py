@@ -23,11 +23,12 @@ from streaming.events import Event
 PREFIX = "/v1/stream/"
 PATH_BYTES = 512
 # Kept and read here as any other stream; what happens in them is the server's own doing.
-INTERNAL = ("notifications/", "uploads/", "runs/")
+INTERNAL = ("notifications/", "uploads/", "runs/", "chats/")
 # A fork would hold on to what is to be dropped here.
 UNFORKED = ("notifications/", "uploads/")
-# What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py).
-HIDDEN = ("leases/", "held/", "claims/")
+# What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py), and what of chats
+# is not theirs.
+HIDDEN = ("leases/", "held/", "claims/", "slots/", "chat-index/", "chat-control/")
 RESERVED = "__ds"
 
 JSON = "application/json"

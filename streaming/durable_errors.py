@@ -17,7 +17,7 @@ StoreBusy, others   503  with Retry-After
 
 from __future__ import annotations
 
-from stores.base import (
+from stores.errors import (
     BadFork,
     NewEpoch,
     NoStream,

@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from stores.base import Batch, UnknownOffset
+from stores.base import Batch
+from stores.errors import UnknownOffset
 from streaming import durable, durable_answers
 from streaming.errors import StreamFailed
 from streaming.events import Event

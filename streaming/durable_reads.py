@@ -16,23 +16,23 @@ from typing import Any
 
 import msgspec
 
-from stores.base import Batch, Log, NoStream, State, StreamGone, UnknownOffset
+from stores.base import Batch, Log, State
+from stores.errors import NoStream, StreamGone, UnknownOffset
 from streaming import durable_answers, wire
 from streaming.durable import Place
 from streaming.durable_framings import Shown
 from streaming.errors import ClientLeft, Gone
 from streaming.events import TICK_S, Source
 from streaming.leases import RUN_FAILED, RUNS
-from streaming.readers import Follow
+from streaming.readers import READ_BYTES, Follow
 
 READ_EVENTS = 5000
-READ_BYTES = 2**20
 # 5.8 and 10.2: about a minute, and not the same minute for everybody.
 LIFETIME_S = (50.0, 70.0)
 
 
 def read(log: Log, path: str, place: Place, state: State, limit: int = READ_EVENTS) -> Batch:
-    """Return what follows ``place``, about a MiB at most. Raises Gone when some of that is no longer kept."""
+    """Return what follows ``place``, as much as an answer has. Raises Gone when some of that is no longer kept."""
     after = state.tail if place.now else place.offset
     # Nothing new is asked for at "now", but it is a read: a sliding lifetime begins anew.
     batch = log.read(path, after, 0 if place.now else limit, READ_BYTES)

@@ -4,12 +4,14 @@
     ├── BadRequest          400  a parameter or a body that cannot be; names the parameter
     ├── Forbidden           403
     ├── NotFound            404
+    ├── NotAcceptable       406
     ├── BodyStalled         408  the body stopped arriving
     ├── Conflict            409
     ├── Gone                410  it was here, and will not be again
     ├── PreconditionFailed  412  a protocol's version that is not ours
     ├── TooLarge            413
     ├── UnsupportedType     415
+    ├── RangeNotSatisfiable 416  with the length in Content-Range
     ├── Unprocessable       422
     ├── Locked              423  another request works on it
     ├── TooManyRequests     429  with Retry-After
@@ -22,7 +24,8 @@
     StreamFailed                 after the first byte: its sentence is told in-band, or the connection is cut
 
 What each wire says of a failure after the first byte: SSE an event ``stream-error``, NDJSON a line
-``{"error": …}``, the AI SDK's streams their error part; text and CSV cannot say it, and are cut.
+``{"error": …}``, JSON text sequences such a text, the AI SDK's streams their error part; text, CSV, a JSON array and
+Arrow cannot say it, and are cut.
 """
 
 from __future__ import annotations
@@ -75,6 +78,10 @@ class NotFound(Problem):
     status = 404
 
 
+class NotAcceptable(Problem):
+    status = 406
+
+
 class BodyStalled(Problem):
     status = 408
 
@@ -97,6 +104,10 @@ class TooLarge(Problem):
 
 class UnsupportedType(Problem):
     status = 415
+
+
+class RangeNotSatisfiable(Problem):
+    status = 416
 
 
 class Unprocessable(Problem):
@@ -133,6 +144,12 @@ class UpstreamTimeout(Problem):
 
 class DiskFull(Problem):
     status = 507
+
+
+def of_status(status: int, detail: str, retry_after_s: float | None = None) -> Problem:
+    """Return the Problem with this status; 500 where there is none."""
+    kind = next((each for each in Problem.__subclasses__() if each.status == status), Problem)
+    return kind(detail, retry_after_s=retry_after_s)
 
 
 class StreamFailed(Exception):

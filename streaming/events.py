@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,13 +18,14 @@ import msgspec
 TICK_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One item of a stream, or a block of ready-made lines of a bulk source.
 
     ``data``: encoded bytes without the delimiter that follows them (a block holds delimiters between its lines).
     ``type``: the event's type where the wire has types, else "".
     ``id``: the cursor that continues after this event, else "".
+
+    A struct and no dataclass: events are made by the ten thousand, in 0.1 µs instead of 1.2.
     """
 
     data: bytes

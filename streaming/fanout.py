@@ -23,40 +23,80 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from stores.base import Batch, StoreBusy, StreamClosed
-from streaming.framings import Framing, Shareable
-from streaming.readers import BUSY_S, Follow
-from streaming.wire import Link, Pace
+from stores.base import Batch
+from stores.errors import StoreBusy, StreamClosed
+from streaming.framings import Framing, Shareable, is_shareable
+from streaming.pace import Pace
+from streaming.readers import BUSY_S, READ_BYTES, Follow
+from streaming.wire import Link
 
 log = logging.getLogger("perennial.fanout")
 
 LOOK_S = 1.0
 _AT_ONCE = 64
 
+# All whose key is the same are written the same bytes.
+Key = tuple[int, str, str, object]
+
 
 class Parked:
-    """A connection that stands at a tail, written to by others until ``wake``."""
+    """A connection that stands at a tail, written to by others while it ``wait``s.
 
-    def __init__(self, fd: int, until: float) -> None:
-        self.fd = fd
-        self.turn = 0
-        self.until = until
-        self.counted = 0
-        self.after = ""  # so far goes what was written to it, with ``unwritten``
-        self.unwritten = b""
+    ``until``: when its reader ends by itself (time.monotonic). ``after``: so far goes what was written to it, with
+    ``unwritten``, of which nothing was.
+    """
+
+    __slots__ = (
+        "_framing",
+        "_link",
+        "_source",
+        "_tail",
+        "_waiter",
+        "after",
+        "counted",
+        "fd",
+        "turn",
+        "until",
+        "unwritten",
+    )
+
+    def __init__(self, tail: Tail, link: Link, source: Follow, framing: Shareable) -> None:
+        self._tail = tail
+        self._link = link
+        self._source = source
+        self._framing = framing
+        self.fd = link.socket.fileno()
+        self.until = source.ends_at
+        self.turn = self.counted = 0
+        self.after = ""
+        self.unwritten: bytes | memoryview = b""
         self._waiter: Waiter[None] = Waiter()
 
     def wait(self) -> None:
-        self._waiter.get()
+        """Wait for as long as others can write; afterwards the reader stands after what was written.
+
+        The next heartbeat of its framing says so, too. Raises Interrupted.
+        """
+        try:
+            self._link.park(self._waiter.get, probe=self._beat)
+        finally:
+            written = self._tail.leave(self)
+            self._source.skip(self.after)
+            self._framing.passed(self.after)
+            self._link.complete(self.unwritten, written)
 
     def wake(self) -> None:
         gevent.get_hub().loop.run_callback(self._waiter.switch, None)
+
+    def _beat(self) -> bytes | None:
+        return self._tail.beat(self, self._framing)
 
 
 class Tail:
     """The end of one stream in one framing, with all that are parked there."""
 
-    def __init__(self, source: Follow, framing: Shareable, heartbeat_s: float) -> None:
+    def __init__(self, key: Key, source: Follow, framing: Shareable, heartbeat_s: float) -> None:
+        self._key = key
         self._log = source.log
         self._path = source.path
         self._shown = source.shown
@@ -71,10 +111,6 @@ class Tail:
         self._wrote_at = self._looked_at = time.monotonic()
         self._parked: dict[int, Parked] = {}
         self._reader: Any = None
-
-    @property
-    def used(self) -> bool:
-        return bool(self._parked)
 
     def enter(self, parked: Parked, after: str) -> bool:
         """Park the connection; False when it does not stand where this tail does."""
@@ -95,6 +131,8 @@ class Tail:
             del self._parked[parked.fd]
             parked.after = self.position(parked)
             parked.counted = self._bytes - parked.counted
+            if not self._parked and _tails.get(self._key) is self:
+                del _tails[self._key]
         return parked.counted
 
     def position(self, parked: Parked) -> str:
@@ -122,8 +160,8 @@ class Tail:
     def _step(self) -> None:
         after = self._after
         try:
-            more = self._log.wait(self._path, after, LOOK_S)
-            batch = self._log.read(self._path, after) if more else None
+            more = self._log.wait(self._path, after, min(LOOK_S, self._heartbeat_s))
+            batch = self._log.read(self._path, after, limit_bytes=READ_BYTES) if more else None
         except StoreBusy:
             gevent.sleep(BUSY_S)
             batch = None
@@ -182,7 +220,7 @@ class Tail:
         self.leave(parked)
         parked.counted += sent
         parked.after = self._after
-        parked.unwritten = chunk[sent:]
+        parked.unwritten = memoryview(chunk)[sent:]  # one chunk for all, however many are slow
         parked.wake()
 
 
@@ -192,31 +230,19 @@ def heartbeat(framing: Shareable, after: str) -> bytes:
     return framing.idle()
 
 
-_tails: dict[tuple[int, str, str, object], Tail] = {}
+_tails: dict[Key, Tail] = {}
 
 
-def park(link: Link, source: Follow, framing: Framing, heartbeat_s: float) -> bool:
-    """Wait at the end of the stream for as long as others can write; return whether that was possible at all.
+def park(link: Link, source: Follow, framing: Framing, heartbeat_s: float) -> Parked | None:
+    """Return the connection as one that others write to from now on; None where that cannot be.
 
-    Afterwards ``source`` stands after what was written, and the next heartbeat of ``framing`` says so. Raises
-    Interrupted.
+    Before anything else is done with it, ``wait`` must be called.
     """
-    if not isinstance(framing, Shareable) or link.socket is None or not link.chunked:
-        return False
+    if link.socket is None or not link.chunked or not is_shareable(framing):
+        return None
     key = (id(source.log), source.path, framing.share, source.shown)
     tail = _tails.get(key)
     if tail is None:
-        tail = _tails[key] = Tail(source, framing, heartbeat_s)
-    parked = Parked(link.socket.fileno(), source.ends_at)
-    if not tail.enter(parked, source.after):
-        return False
-    try:
-        link.park(parked.wait, probe=lambda: tail.beat(parked, framing))
-    finally:
-        written = tail.leave(parked)
-        if not tail.used and _tails.get(key) is tail:
-            del _tails[key]
-        source.skip(parked.after)
-        framing.passed(parked.after)
-        link.complete(parked.unwritten, written)
-    return True
+        tail = _tails[key] = Tail(key, source, framing, heartbeat_s)
+    parked = Parked(tail, link, source, framing)
+    return parked if tail.enter(parked, source.after) else None

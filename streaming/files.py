@@ -1,137 +1,195 @@
-"""Files of a folder, opened safely and sent in fair slices.
+"""A file as a response: its validators, its headers, and who sends its bytes.
 
 Rules:
-- A path is opened below its root one name at a time, and no link is followed: what is checked is what is sent.
-- ``O_NONBLOCK``, because opening a FIFO without it waits for ever; only a regular file is sent.
-- The bytes are counted: gunicorn would let the next response's bytes fill a body that came out too short.
+- What is answered is decided by ``ranges.resolve``, what is sent by ``senders.FileBody``, wherever the server is.
+- ``SEND_FILES`` may leave both to others: to Flask's ``send_file``, with Werkzeug's rules, or to the server in front.
+- What could act in a browser under this server's name is an attachment, and in a sandbox where it is shown.
 """
 
 from __future__ import annotations
 
-import errno
-import io
-import logging
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
-from flask import Response, request, send_file
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from flask import Response, current_app, request
+from werkzeug.datastructures import Headers
 from werkzeug.http import dump_options_header
 
-from streaming.errors import NotFound
-from streaming.wire import Interrupted, Link, Pace
+from settings import Settings
+from streaming import media_types, ranges
+from streaming.conditions import Validators
+from streaming.errors import RangeNotSatisfiable
+from streaming.fingerprints import Fingerprints, wants_sha256
+from streaming.folders import open_below
+from streaming.plain_files import respond_plainly
+from streaming.ranges import Resolution, Span
+from streaming.senders import FileBody
 
-log = logging.getLogger("perennial.files")
+# What WSGI calls the fields that decide.
+_FIELDS = (
+    ("HTTP_RANGE", "range"),
+    ("HTTP_IF_RANGE", "if-range"),
+    ("HTTP_IF_MATCH", "if-match"),
+    ("HTTP_IF_NONE_MATCH", "if-none-match"),
+    ("HTTP_IF_MODIFIED_SINCE", "if-modified-since"),
+    ("HTTP_IF_UNMODIFIED_SINCE", "if-unmodified-since"),
+)
+_ACCEPTED = ("Accept-Ranges", "bytes")
+_SANDBOX = "default-src 'none'; sandbox"
+# Where nginx finds FILES_DIR, for nobody but this server (deploy/nginx.conf).
+_INTERNAL = "/_files/"
 
-BLOCK_BYTES = 256 * 1024
+fingerprints = Fingerprints()
 
 
-def open_below(root: Path, path: str) -> IO[bytes]:
-    """Open the regular file ``path`` (names separated by "/") below ``root``. The caller closes it.
+Header = tuple[str, str]
 
-    Raises NotFound for everything else: other kinds, hidden names, links, ``..``, NUL, over-long names.
+
+class Answer(NamedTuple):
+    """What WSGI wants: a status, headers, and a body, which is closed by whoever gets it."""
+
+    status: int
+    headers: list[Header]
+    body: Iterable[bytes]
+
+
+class Shown(NamedTuple):
+    """A path below the root, and how a browser is to take the file: all that its name decides."""
+
+    path: str
+    content_type: str
+    headers: tuple[Header, ...]
+
+
+def respond_file(path: str, *, attachment: bool) -> Response:
+    """Return the response that sends a file of ``FILES_DIR``, with ranges and conditions.
+
+    Raises NotFound, and RangeNotSatisfiable.
     """
-    names = path.split("/")
-    if any(name in ("", ".", "..") or name.startswith(".") or "\0" in name for name in names):
-        raise NotFound("There is no such file.")
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    settings: Settings = current_app.extensions["settings"]
+    if settings.SEND_FILES == "own":
+        told = answer(request.environ, settings, path, attachment)
+        response = Response(told.body, told.status)
+        response.headers = Headers(told.headers)  # without the Content-Type that Flask gives to everything
+        return response
+    file = open_below(settings.FILES_DIR, path)
     try:
-        for name in names[:-1]:
-            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        fd = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except (OSError, UnicodeError) as error:
-        if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise NotFound("There is no such file.") from error
-    finally:
-        os.close(folder)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise NotFound("There is no such file.")
-    return os.fdopen(fd, "rb", buffering=0)
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper`` that can seek, so that a range is read from its start and not from byte 0.
-
-    gunicorn's own has no ``seekable``: the last MiB of 1 GiB took 254 times as long as nginx takes for it.
-    """
-
-    def __init__(self, file: IO[bytes], block_bytes: int = BLOCK_BYTES) -> None:
-        self.filelike = file
-        self._block_bytes = max(block_bytes, BLOCK_BYTES)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if block := self.filelike.read(self._block_bytes):
-            return block
-        raise StopIteration
-
-    def seekable(self) -> bool:
-        return self.filelike.seekable()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self.filelike.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.filelike.tell()
-
-    def close(self) -> None:
-        self.filelike.close()
-
-
-def respond_file(file: IO[bytes], name: str, content_type: str, *, attachment: bool) -> Response:
-    """Return the response that sends ``file``, with ranges and conditions; the file is closed with it."""
-    status = os.fstat(file.fileno())
-    request.environ["wsgi.file_wrapper"] = FileWrapper
-    response = send_file(
-        file,
-        mimetype=content_type,
-        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}",
-        last_modified=datetime.fromtimestamp(int(status.st_mtime), UTC),
-    )
-    response.call_on_close(file.close)
-    response.content_length = status.st_size  # send_file knows it of paths only, and without it no range
-    try:
-        response.make_conditional(request.environ, accept_ranges=True, complete_length=status.st_size)
-    except RequestedRangeNotSatisfiable:
-        response.close()
+        return _SENDERS[settings.SEND_FILES](file, _shown(path, attachment), settings)
+    except BaseException:
+        file.close()
         raise
-    response.headers["Content-Disposition"] = _disposition(name) if attachment else "inline"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cache-Control"] = "no-cache"
-    response.direct_passthrough = False  # or Werkzeug would not call what is to be called on close
-    response.response = _counted(response.iter_encoded(), response.content_length or 0, request.environ)
+
+
+def answer(environ: Mapping[str, Any], settings: Settings, path: str, attachment: bool) -> Answer:
+    """Return what a GET or HEAD of a file is answered with, by this server's own rules and senders.
+
+    Raises NotFound, and RangeNotSatisfiable.
+    """
+    file = open_below(settings.FILES_DIR, path)
+    try:
+        return _answer(environ, settings, file, _shown(path, attachment))
+    except BaseException:
+        file.close()
+        raise
+
+
+def _answer(environ: Mapping[str, Any], settings: Settings, file: IO[bytes], shown: Shown) -> Answer:
+    status, now_s = os.fstat(file.fileno()), time.time()
+    length = status.st_size
+    # 8.8.2.1: no Last-Modified is later than the Date beside it.
+    current = Validators(_etag(status), min(int(status.st_mtime), int(now_s)))
+    fields = {name: environ[key] for key, name in _FIELDS if key in environ}
+    found = ranges.resolve(environ["REQUEST_METHOD"], fields, current, length, now_s)
+    if found.status == 416:
+        raise RangeNotSatisfiable(f"The file has {length} bytes.", headers={"Content-Range": f"bytes */{length}"})
+    headers = [("ETag", current.etag), ("Cache-Control", settings.FILES_CACHE_CONTROL)]
+    if found.status in (304, 412):
+        file.close()
+        return Answer(found.status, headers + [("Content-Length", "0")] * (found.status == 412), ())
+    parts, described = _described(found, length, shown.content_type)
+    modified = ("Last-Modified", _date(current.modified_s))
+    headers = [*described, *shown.headers, *headers, modified, *_digest(environ, file)]
+    return Answer(found.status, headers, FileBody(parts, file, environ))
+
+
+def _described(found: Resolution, length: int, content_type: str) -> tuple[Sequence[bytes | Span], list[Header]]:
+    """Return the body of a 200 or a 206, and the headers that describe it."""
+    spans = found.spans
+    if found.status == 206 and len(spans) > 1:
+        boundary = secrets.token_hex(16)
+        parts, size = ranges.multipart(spans, length, content_type, boundary)
+        content_type = f"multipart/byteranges; boundary={boundary}"
+        return parts, [("Content-Type", content_type), ("Content-Length", str(size)), _ACCEPTED]
+    headers = [("Content-Type", content_type), ("Content-Length", str(spans[0].length)), _ACCEPTED]
+    if found.status == 206:
+        headers.append(("Content-Range", ranges.content_range(spans[0], length)))
+    return spans, headers
+
+
+def _flask(file: IO[bytes], shown: Shown, settings: Settings) -> Response:
+    response = respond_plainly(file, shown.content_type, _etag(os.fstat(file.fileno())))
+    response.headers.extend(shown.headers)
+    response.headers["Cache-Control"] = settings.FILES_CACHE_CONTROL
+    response.call_on_close(file.close)
     return response
 
 
-def _counted(blocks: Iterator[bytes], expected: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the blocks, letting other greenlets run in between; cut when they are fewer bytes than were announced."""
-    link = Link(environ)
-    sent = 0
-    pace = Pace()
-    try:
-        while isinstance(block := link.pull(blocks), bytes):
-            sent += len(block)
-            yield block
-            pace.rest()
-        if sent < expected:
-            log.warning("%s shrank while it was sent: cut", environ.get("PATH_INFO"))
-            link.cut()
-            raise BrokenPipeError(errno.EPIPE, "the file shrank")
-    except Interrupted:
-        raise BrokenPipeError(errno.EPIPE, "the client left") from None
-    finally:
-        link.close()
+def _accel(file: IO[bytes], shown: Shown, settings: Settings) -> Response:
+    """Return what makes nginx send the file, with its own rules for ranges and conditions."""
+    return _elsewhere(file, shown, settings, ("X-Accel-Redirect", _INTERNAL + quote(shown.path)))
+
+
+def _sendfile(file: IO[bytes], shown: Shown, settings: Settings) -> Response:
+    path = Path(settings.FILES_DIR, shown.path).absolute()
+    return _elsewhere(file, shown, settings, ("X-Sendfile", quote(str(path))))
+
+
+def _elsewhere(file: IO[bytes], shown: Shown, settings: Settings, place: Header) -> Response:
+    headers = [place, *shown.headers, ("Cache-Control", settings.FILES_CACHE_CONTROL), *_digest(request.environ, file)]
+    file.close()
+    return Response(content_type=shown.content_type, headers=headers)
+
+
+_SENDERS: dict[str, Callable[[IO[bytes], Shown, Settings], Response]] = {
+    "flask": _flask,
+    "x-accel-redirect": _accel,
+    "x-sendfile": _sendfile,
+}
+
+
+def _digest(environ: Mapping[str, Any], file: IO[bytes]) -> list[Header]:
+    """Return the Repr-Digest that was asked for, if it was and can be had."""
+    if not (asked := environ.get("HTTP_WANT_REPR_DIGEST")) or not wants_sha256(asked):
+        return []
+    digest = fingerprints.repr_digest(file.fileno())
+    return [("Repr-Digest", digest)] if digest else []
+
+
+@lru_cache(1000)
+def _shown(path: str, attachment: bool) -> Shown:
+    name, content_type = path.rpartition("/")[2], media_types.content_type(path)
+    headers = [("Content-Disposition", _disposition(name) if attachment else "inline")]
+    headers.append(("X-Content-Type-Options", "nosniff"))
+    if media_types.is_active(content_type):
+        headers.append(("Content-Security-Policy", _SANDBOX))
+    return Shown(path, content_type, tuple(headers))
+
+
+@lru_cache(1000)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+def _etag(status: os.stat_result) -> str:
+    """Return a strong entity tag that changes with every rewrite, in place or by another file's name."""
+    return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
 
 
 def _disposition(name: str) -> str:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import msgspec
 
 from streaming.events import Event
 
 _json = msgspec.json.encode
+_BOM = b"\xef\xbb\xbf"
 
 
 class Framing(Protocol):
@@ -36,7 +37,6 @@ class Framing(Protocol):
     def close(self) -> bytes: ...
 
 
-@runtime_checkable
 class Shareable(Framing, Protocol):
     """A framing that writes an event the same for every client: all whose ``share`` is the same write the same bytes.
 
@@ -48,13 +48,43 @@ class Shareable(Framing, Protocol):
     def passed(self, id: str) -> None: ...
 
 
-class Text:
-    """Events as they are, one after the other."""
+def is_shareable(framing: Framing) -> TypeGuard[Shareable]:
+    # By isinstance of a Protocol it took 20 µs, a thirtieth of all that a new connection costs.
+    return hasattr(framing, "share")
 
-    content_type = "text/plain; charset=utf-8"
+
+class Text:
+    """Events as they are, one after the other: text, or pieces of a body that was framed elsewhere."""
+
     headers: Mapping[str, str] = {}
     error = None
     drain = None
+
+    def __init__(self, content_type: str = "text/plain; charset=utf-8") -> None:
+        self.content_type = content_type
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, event: Event) -> bytes:
+        return event.data
+
+    def idle(self) -> bytes:
+        return b""
+
+    def close(self) -> bytes:
+        return b""
+
+
+class Ready:
+    """A body of any content type in blocks that need nothing between them; only NDJSON can tell of a failure."""
+
+    headers: Mapping[str, str] = {}
+    drain = None
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type
+        self.error = NDJSON().error if content_type == NDJSON.content_type else None
 
     def open(self) -> bytes:
         return b""
@@ -97,15 +127,18 @@ class NDJSON:
 
 
 class CSV:
-    """RFC 4180 with a header line; events are lines, or blocks of lines joined by CRLF."""
+    """RFC 4180 with a header line; events are lines, or blocks of lines joined by CRLF.
+
+    ``excel``: with the byte order mark without which Excel takes UTF-8 for something else.
+    """
 
     content_type = "text/csv; charset=utf-8; header=present"
     headers: Mapping[str, str] = {}
     error = None
     drain = None
 
-    def __init__(self, columns: Iterable[str]) -> None:
-        self._header = ",".join(map(_csv_field, columns)).encode() + b"\r\n"
+    def __init__(self, columns: Iterable[str], excel: bool = False) -> None:
+        self._header = (_BOM if excel else b"") + ",".join(map(_csv_field, columns)).encode() + b"\r\n"
 
     def open(self) -> bytes:
         return self._header
@@ -115,6 +148,58 @@ class CSV:
 
     def idle(self) -> bytes:
         return b""
+
+    def close(self) -> bytes:
+        return b""
+
+
+class JSONArray:
+    """One JSON array (RFC 8259), an element a line; events are elements, or blocks of them joined by LF.
+
+    No element holds a bare LF: in a JSON text it may stand between two tokens only, and our encoders write none there.
+    A failure cannot be told: what is cut is no JSON any more. ``begun``: the first elements were written elsewhere.
+    """
+
+    content_type = "application/json"
+    headers: Mapping[str, str] = {}
+    error = None
+    drain = None
+
+    def __init__(self, begun: bool = False) -> None:
+        self._begun = begun
+
+    def open(self) -> bytes:
+        return b"["
+
+    def encode(self, event: Event) -> bytes:
+        before, self._begun = b",\n" if self._begun else b"\n", True
+        return before + event.data.replace(b"\n", b",\n")
+
+    def idle(self) -> bytes:
+        return b""
+
+    def close(self) -> bytes:
+        return b"\n]\n"
+
+
+class JSONSequence:
+    """JSON text sequences (RFC 7464): each text between RS and LF, so that a text cut short is seen to be."""
+
+    content_type = "application/json-seq"
+    headers: Mapping[str, str] = {}
+    drain = None
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, event: Event) -> bytes:
+        return b"\x1e" + event.data.replace(b"\n", b"\n\x1e") + b"\n"
+
+    def idle(self) -> bytes:
+        return b""
+
+    def error(self, message: str) -> bytes:
+        return b"\x1e" + _json({"error": message}) + b"\n"
 
     def close(self) -> bytes:
         return b""

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from stores.base import Config, Log, StoreError
+from stores.base import Config, Log
+from stores.errors import StoreError
 from streaming.events import Event, json_event
 from streaming.rates import Rate
 

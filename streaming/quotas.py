@@ -14,7 +14,7 @@ from collections.abc import Callable
 from stores.base import Log
 from streaming.durable import HIDDEN, INTERNAL
 from streaming.errors import TooManyRequests
-from streaming.wire import Pace
+from streaming.pace import Pace
 
 COUNT_S = 10.0
 _PAGE = 1000

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from stores.base import Batch, Log, StoreBusy, StoreError
+from stores.base import Batch, Log
+from stores.errors import StoreBusy, StoreError
 from streaming.events import TICK_S, Event, Source, json_event, pause
 
 BUSY_S = 1.0
+# At a time. Some readers have nothing of a batch before they have all of it: one whose connections never last for a MiB
+# must get on, too.
+READ_BYTES = 128 * 1024
 
 # What is yielded of a batch that was read after an offset. Two readers may share the work of one whose function it is.
 Shown = Callable[[Batch, str], Sequence[Event]]
@@ -31,6 +35,7 @@ def told(batch: Batch, after: str) -> Sequence[Event]:
 class Follow:
     """All that comes after ``after`` until the stream is closed: a source; after ``first``, what ``shown`` makes of it.
 
+    ``greets``: there is a ``first``, which waits for nothing and can leave together with the headers.
     ``after`` is how far it has read. While ``caught_up`` it waits for more, and may be moved by ``skip`` to where
     somebody else has read for it (streaming/fanout.py). It ends at ``ends_at`` (time.monotonic) when it waits then, and
     where the log raises one of ``ends_with``.
@@ -41,7 +46,7 @@ class Follow:
         log: Log,
         path: str,
         after: str,
-        first: Iterable[Event] = (),
+        first: Sequence[Event] = (),
         shown: Shown = told,
         ends_at: float = math.inf,
         ends_with: tuple[type[StoreError], ...] = (),
@@ -53,6 +58,7 @@ class Follow:
         self.ends_at = ends_at
         self._ends_with = ends_with
         self.caught_up = False
+        self.greets = bool(first)
         self._source: Generator[Event | None] = self._read(first)
 
     def __iter__(self) -> Follow:
@@ -70,11 +76,12 @@ class Follow:
     def skip(self, after: str) -> None:
         self.after = after
 
-    def _read(self, first: Iterable[Event]) -> Generator[Event | None]:
+    def _read(self, first: Sequence[Event]) -> Generator[Event | None]:
         yield from first
+        first = ()  # not kept for as long as the reader stays
         while True:
             try:
-                batch = self.log.read(self.path, self.after)
+                batch = self.log.read(self.path, self.after, limit_bytes=READ_BYTES)
             except StoreBusy:
                 yield from pause(BUSY_S)
                 continue

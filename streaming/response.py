@@ -20,17 +20,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
 
 from stores.base import START
-from streaming import fanout, wire
+from streaming import wire
 from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source
+from streaming.fanout import Parked, park
 from streaming.framings import Framing
+from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
 
@@ -66,43 +69,105 @@ def respond(
     if wire.links.draining and framing.drain is not None:
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
-    body: Iterator[bytes] = iter(())
     if durable and request.method != "HEAD":
         run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings))
         run.start(source, framing, cut_after_error)
         source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
         headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
-    if request.method != "HEAD":
-        frames = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
-        body = stream_with_context(frames)
-    response = Response(body, content_type=framing.content_type)
+    if request.method == "HEAD":
+        close(source)
+        response = Response(iter(()), content_type=framing.content_type)  # an iterator has no Content-Length
+    else:
+        frames: Any = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
+        body = Body(stream_with_context(frames), source)
+        # Passed through: Werkzeug's own iterators around it would cost each open stream 3 KiB.
+        response = Response(body, content_type=framing.content_type, direct_passthrough=True)
     response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
-    # A generator that was never started does not run its ``finally``: HEAD, or a client gone before the first byte.
-    response.call_on_close(lambda: close(source))
+    _forget_what_was_parsed()
     return response
+
+
+def _forget_what_was_parsed() -> None:
+    """The request is kept for as long as its stream; what was made of its text is not, and is made again when asked."""
+    cached = request._get_current_object().__dict__  # type: ignore[attr-defined]  # behind a LocalProxy
+    for name in ("accept_mimetypes", "args"):
+        cached.pop(name, None)
+
+
+class Body:
+    """What a WSGI server iterates over and closes: the writes of a pump.
+
+    A parked connection waits here and not in the generators: 3 KiB less of the stack, for each of thousands.
+    """
+
+    __slots__ = ("_frames", "_source")
+
+    def __init__(self, frames: Iterator[bytes | Parked], source: Source) -> None:
+        self._frames: Any = frames
+        self._source = source
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        item: bytes | Parked = next(self._frames)
+        while not isinstance(item, bytes):
+            try:
+                item.wait()
+            except BaseException as error:
+                item = self._frames.throw(error)
+            else:
+                item = next(self._frames)
+        return item
+
+    def close(self) -> None:
+        self._frames.close()
+        # A generator that was never started does not run its ``finally``: the client had gone before the first byte.
+        close(self._source)
 
 
 def _run_limits(settings: Any) -> RunLimits:
     return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
+@runtime_checkable
+class Parkable(Protocol):
+    """A source that can have others write to the connection while it waits.
+
+    ``park`` returns when they last did (time.monotonic), None where they cannot. Raises Interrupted.
+    """
+
+    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None: ...
+
+
 class Begun:
     """``source`` run to its first event, so that what it refuses until then is still a status.
 
-    After ``within_s`` seconds without one it is left at that. Raises what the source raises, and ClientLeft.
+    Events of the types ``preliminary`` are not yet that. After ``within_s`` seconds without it is left at that.
+    ``first``: that event, None without. Raises what the source raises, and ClientLeft.
     """
 
-    def __init__(self, source: Source, within_s: float) -> None:
+    def __init__(self, source: Source, within_s: float, preliminary: frozenset[str] = frozenset()) -> None:
         self._source = source
-        self._first: list[object] = []
+        self._items: deque[object] = deque()
+        self.first: Event | None = None
         link = wire.Link(request.environ)
         deadline = time.monotonic() + within_s
         try:
-            while not self._first or (self._first[0] is None and time.monotonic() < deadline):
-                self._first = [link.pull(source)]
+            while self.first is None and not (self._items and self._items[-1] is wire.END):
+                item = link.pull(source)
+                if item is not None or time.monotonic() >= deadline:
+                    self._items.append(item)
+                if isinstance(item, Event) and item.type not in preliminary:
+                    self.first = item
+                elif self._items and self._items[-1] is None:
+                    break
         except wire.Interrupted:
             close(source)
             raise ClientLeft("The client left before the answer began.") from None
+        except BaseException:
+            close(source)
+            raise
         finally:
             link.close()
 
@@ -110,10 +175,15 @@ class Begun:
         return self
 
     def __next__(self) -> Event | None:
-        item = self._first.pop() if self._first else next(self._source, wire.END)
+        item = self._items.popleft() if self._items else next(self._source, wire.END)
         if isinstance(item, Event) or item is None:
             return item
         raise StopIteration
+
+    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None:
+        if self._items or not isinstance(self._source, Parkable):
+            return None
+        return self._source.park(link, framing, heartbeat_s)
 
     def close(self) -> None:
         close(self._source)
@@ -125,27 +195,26 @@ def pump(
     environ: Mapping[str, Any],
     heartbeat_s: float,
     cut_after_error: bool = False,
-) -> Iterator[bytes]:
-    """Yield what is written to the client; see the rules above."""
+) -> Iterator[bytes | Parked]:
+    """Yield what is written to the client; see the rules above. In between, whom ``Body`` is to wait for."""
     out = bytearray()
     # A heartbeat's cursor is after the last event that was encoded: not before that has been written.
     link = wire.Link(environ, lambda: None if out else framing.idle(), drainable=framing.drain is not None)
-    # Quoted: a line end in a path would write lines of its own into the log (CWE-117).
-    name = f"{environ.get('REQUEST_METHOD', '')} {quote(environ.get('PATH_INFO', ''), encoding='latin-1')}"
     try:
         yield from _frames(source, framing, link, heartbeat_s, out)
     except wire.Interrupted:
         if link.gone or framing.drain is None:
-            log.info("%s: the client left", name)
+            log.info("%s: the client left", _name(environ))
             raise BrokenPipeError(32, "the client left") from None
-        log.info("%s: handed over, the worker drains", name)
+        log.info("%s: handed over, the worker drains", _name(environ))
         yield framing.drain()
     except GeneratorExit:
-        log.info("%s: the client left", name)
+        log.info("%s: the client left", _name(environ))
         raise
     except Exception as error:
         told = isinstance(error, StreamFailed | Problem)
-        log.log(logging.WARNING if told else logging.ERROR, "%s: failed: %s", name, error, exc_info=not told)
+        level = logging.WARNING if told else logging.ERROR
+        log.log(level, "%s: failed: %s", _name(environ), error, exc_info=not told)
         if framing.error is not None:
             yield framing.error(public(error))
         if framing.error is None or cut_after_error:
@@ -157,11 +226,21 @@ def pump(
         link.close()
 
 
-def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray) -> Iterator[bytes]:
-    yield framing.open()
+def _name(environ: Mapping[str, Any]) -> str:
+    """The stream's, for the log. Quoted: a line end in a path would write lines of its own into it (CWE-117)."""
+    return f"{environ.get('REQUEST_METHOD', '')} {quote(environ.get('PATH_INFO', ''), encoding='latin-1')}"
+
+
+def _frames(
+    source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray
+) -> Iterator[bytes | Parked]:
+    out += framing.open()
+    if not (isinstance(source, Follow) and source.greets):
+        yield bytes(out)
+        out.clear()
     limit = 0  # the first item leaves at once
     wrote_at = time.monotonic()
-    pace = wire.Pace()
+    pace = Pace()
     try:
         while (item := link.pull(source)) is not wire.END:
             if isinstance(item, Event):
@@ -176,8 +255,13 @@ def _frames(source: Source, framing: Framing, link: wire.Link, heartbeat_s: floa
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
-            if isinstance(source, Follow) and source.caught_up and fanout.park(link, source, framing, heartbeat_s):
-                wrote_at = time.monotonic()
+            if item is None and isinstance(source, Parkable):
+                wrote_at = source.park(link, framing, heartbeat_s) or wrote_at
+            if isinstance(source, Follow) and source.caught_up:
+                parked = park(link, source, framing, heartbeat_s)
+                if parked is not None:
+                    yield parked
+                    wrote_at = time.monotonic()
             pace.rest()
     except (wire.Interrupted, Exception):
         # What came before belongs to the client; and the cursor that SSE says at a drain has moved past it.

@@ -20,12 +20,13 @@ from typing import Any
 import gevent
 import msgspec
 
-from stores.base import Config, Log, StoreError
+from stores.base import Config, Log
+from stores.errors import StoreError
 from streaming.errors import Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source, json_event
 from streaming.framings import Framing
 from streaming.leases import RUN_FAILED, RUNS, Lease, end_interrupted
-from streaming.wire import Pace
+from streaming.pace import Pace
 
 log = logging.getLogger("perennial.runs")
 
@@ -33,7 +34,9 @@ BLOCK_BYTES = 64 * 1024
 # Live items are appended together for so long; a reader in this worker sees them no later than that.
 JOIN_S = 0.02
 
+# All that a draining worker waits for; and those of them that MAX_RUNS bounds.
 _running: set[Any] = set()
+_durable: set[Any] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Run:
 
     def start(self, source: Source, framing: Framing, cut_after_error: bool = False) -> None:
         """Make the stream and begin. Raises Unavailable when as many run as may, StoreError."""
-        if len(_running) >= self._limits.most:
+        if len(_durable) >= self._limits.most:
             raise Unavailable("As many durable streams are running as may; try again later.", retry_after_s=5)
         config = Config(framing.content_type, ttl_s=int(self._limits.keep_s))
         with ExitStack() as stack:
@@ -68,8 +71,9 @@ class Run:
             self._store.create(self.path, config)
             held = stack.pop_all()
         greenlet = gevent.spawn(self._run, held, source, framing, cut_after_error)
-        _running.add(greenlet)
-        greenlet.rawlink(_running.discard)
+        track(greenlet)
+        _durable.add(greenlet)
+        greenlet.rawlink(_durable.discard)
 
     def _run(self, held: ExitStack, source: Source, framing: Framing, cut_after_error: bool) -> None:
         try:
@@ -123,6 +127,12 @@ class Run:
 
 def _pieces(data: bytearray) -> list[Event]:
     return [Event(bytes(data))] if data else []
+
+
+def track(greenlet: Any) -> None:
+    """Let a worker that drains wait for the greenlet, and end it when there is no more time."""
+    _running.add(greenlet)
+    greenlet.rawlink(_running.discard)
 
 
 def running() -> int:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stores.base import START, Batch, Log, StoreBusy, UnknownOffset
+from stores.base import START, Batch, Log
+from stores.errors import StoreBusy, UnknownOffset
 from streaming import positions, watches
 from streaming.event_lines import line
 from streaming.events import TICK_S, Event, Source, json_event, pause
@@ -47,45 +48,41 @@ def lines(batch: Batch, after: str) -> Sequence[Event]:
 class Start:
     """Where a reader begins: the offset of each topic, what it ``asked`` for, and what it must be told of that.
 
-    ``complete``: it has read everything, and was told so.
+    ``complete``: it has read everything, and was told so. ``ended``: nothing will ever come after it.
     """
 
     offsets: dict[str, str]
     asked: str = ""
     resets: tuple[dict[str, object], ...] = ()
     complete: bool = False
+    ended: bool = False
 
     @property
     def cursor(self) -> str:
         """The cursor that the reader has now; it is not moved before the reader has been told."""
         return self.asked if self.resets else positions.write(self.offsets)
 
-    def ended(self, log: Log) -> bool:
-        """Whether nothing will ever come after it."""
-        if self.resets:
-            return False
-        ends = ((offset, log.read(path(topic), offset, limit=0)) for topic, offset in self.offsets.items())
-        return all(end.closed and end.tail == offset for offset, end in ends)
-
 
 def begin_at(log: Log, topics: Sequence[str], cursor: str) -> Start:
     """Return the start after ``cursor``, which may be anything; empty: the beginning of every topic."""
     asked = positions.read(cursor, topics)
-    offsets, resets = {}, []
+    offsets, resets, ended = {}, [], True
     for topic in topics:
         offset = asked.offsets.get(topic)
         try:
             if offset is None:
                 raise UnknownOffset
-            log.read(path(topic), offset, limit=0)
+            end = log.read(path(topic), offset, limit=0)
         except UnknownOffset:
-            offset = log.read(path(topic), START, limit=0).tail
+            end = log.read(path(topic), START, limit=0)
+            offset = end.tail
             named = asked.offsets.get(topic) if len(topics) > 1 else cursor
             resets.append(_reset(topics, topic, named, offset))
         offsets[topic] = offset
+        ended = ended and end.closed and end.tail == offset
     if asked.unknown and not resets:
         resets.append({"asked": ",".join(asked.unknown), "from": positions.write(offsets), "missed": None})
-    return Start(offsets, cursor, tuple(resets), asked.complete)
+    return Start(offsets, cursor, tuple(resets), asked.complete, ended and not resets)
 
 
 def _reset(topics: Sequence[str], topic: str, asked: str | None, offset: str) -> dict[str, object]:
@@ -95,7 +92,9 @@ def _reset(topics: Sequence[str], topic: str, asked: str | None, offset: str) ->
 
 def begin_since(log: Log, topics: Sequence[str], time_s: float) -> Start:
     """Return the start before what was published at ``time_s`` (seconds since 1970) or later."""
-    return Start({topic: log.since(path(topic), time_s) for topic in topics})
+    offsets = {topic: log.since(path(topic), time_s) for topic in topics}
+    ends = [(log.read(path(topic), offset, limit=0), offset) for topic, offset in offsets.items()]
+    return Start(offsets, ended=all(end.closed and end.tail == offset for end, offset in ends))
 
 
 class Reader:

@@ -1,21 +1,17 @@
-"""Transforms of a text, piece by piece: ``decode(bytes) -> bytes`` and ``flush() -> bytes``.
+"""Transforms of a text, piece by piece: ``encode(bytes) -> bytes`` and ``flush() -> bytes``.
 
 Rules:
 - Pure codecs: the pieces may be cut anywhere, inside a character too, and the joined output is the same.
 - What is no UTF-8 raises ValueError with a sentence that says where.
+- What is decided leaves at once; what is held back is bounded.
 """
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Mapping
-from typing import Protocol
+import hashlib
+from collections.abc import Callable
 
-
-class Transform(Protocol):
-    def decode(self, data: bytes) -> bytes: ...
-
-    def flush(self) -> bytes: ...
+from streaming.utf8 import Utf8
 
 
 class CaseMap:
@@ -24,12 +20,11 @@ class CaseMap:
     def __init__(self, convert: Callable[[str], str], convert_ascii: Callable[[bytes], bytes]) -> None:
         self._convert = convert
         self._convert_ascii = convert_ascii
-        self._decoder = _Decoder()
+        self._decoder = Utf8()
 
-    def decode(self, data: bytes) -> bytes:
+    def encode(self, data: bytes) -> bytes:
         # bytes.upper runs at 2.4 GB/s, decoding and encoding at 0.1.
-        if data.isascii() and self._decoder.at_boundary:
-            self._decoder.passed(len(data))
+        if self._decoder.passes(data):
             return self._convert_ascii(data)
         return self._convert(self._decoder.decode(data)).encode()
 
@@ -50,13 +45,12 @@ class Lower:
     HELD_CHARACTERS = 2**16
 
     def __init__(self) -> None:
-        self._decoder = _Decoder()
+        self._decoder = Utf8()
         self._after_cased = False
         self._held = ""
 
-    def decode(self, data: bytes) -> bytes:
-        if not self._held and self._decoder.at_boundary and data.isascii():
-            self._decoder.passed(len(data))
+    def encode(self, data: bytes) -> bytes:
+        if not self._held and self._decoder.passes(data):
             self._after_cased = _ends_cased(data.decode("ascii"), self._after_cased)
             return data.lower()
         new = self._decoder.decode(data)
@@ -118,49 +112,57 @@ class Identity:
     """The body as it is, which must be UTF-8 all the same."""
 
     def __init__(self) -> None:
-        self._decoder = _Decoder()
+        self._decoder = Utf8()
 
-    def decode(self, data: bytes) -> bytes:
-        if data.isascii() and self._decoder.at_boundary:
-            self._decoder.passed(len(data))
-            return data
-        return self._decoder.decode(data).encode()
+    def encode(self, data: bytes) -> bytes:
+        return data if self._decoder.passes(data) else self._decoder.decode(data).encode()
 
     def flush(self) -> bytes:
         self._decoder.flush()
         return b""
 
 
-class _Decoder:
-    """Incremental UTF-8 (RFC 3629) that knows its place."""
+class Numbered:
+    """Every line with its number before it, as ``cat -n`` writes it; LF ends a line."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._at = 0
+        self._text = Identity()
+        self._number = 0
+        self._begun = False
 
-    @property
-    def at_boundary(self) -> bool:
-        return not self._decoder.getstate()[0]
+    def encode(self, data: bytes) -> bytes:
+        *ended, rest = self._text.encode(data).split(b"\n")
+        out = []
+        if self._begun and ended:
+            out.append(ended.pop(0) + b"\n")
+            self._begun = False
+        out += [b"%6d\t%b\n" % pair for pair in enumerate(ended, self._number + 1)]
+        self._number += len(ended)
+        if rest and not self._begun:
+            self._begun = True
+            self._number += 1
+            rest = b"%6d\t%b" % (self._number, rest)
+        return b"".join(out) + rest
 
-    def passed(self, count: int) -> None:
-        self._at += count
-
-    def decode(self, data: bytes, *, last: bool = False) -> str:
-        held = len(self._decoder.getstate()[0])
-        try:
-            text = self._decoder.decode(data, last)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"Byte {self._at - held + error.start} of the body is not UTF-8.") from error
-        self._at += len(data)
-        return text
-
-    def flush(self) -> None:
-        self.decode(b"", last=True)
+    def flush(self) -> bytes:
+        return self._text.flush()
 
 
-TRANSFORMS: Mapping[str, Callable[[], Transform]] = {
-    "upper": lambda: CaseMap(str.upper, bytes.upper),
-    "lower": Lower,
-    "casefold": lambda: CaseMap(str.casefold, bytes.lower),
-    "identity": Identity,
-}
+class Digest:
+    """The body as it is, of any bytes, and at its end a line with its SHA-256, as ``sha256sum`` writes it.
+
+    Where the body does not end with LF, one is put between the two; it does not count.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._last = b""
+
+    def encode(self, data: bytes) -> bytes:
+        self._hash.update(data)
+        self._last = data[-1:] or self._last
+        return data
+
+    def flush(self) -> bytes:
+        line = self._hash.hexdigest().encode() + b"  -\n"
+        return line if self._last in (b"", b"\n") else b"\n" + line

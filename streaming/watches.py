@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stores.base import START, Log, StoreError, UnknownOffset
+from stores.base import START, Log
+from stores.errors import StoreError, UnknownOffset
 from streaming.events import TICK_S
 from streaming.readers import BUSY_S
 

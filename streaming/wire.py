@@ -22,23 +22,24 @@ from typing import Any, Final, TypeVar
 
 import gevent
 import gevent.monkey
-import gevent.select
 import gevent.socket
 
 log = logging.getLogger("perennial.wire")
 
 Item = TypeVar("Item")
 
-SLICE_S = 0.003
-# gevent.sleep(0) does not let the hub serve other sockets in time (1,065 ms of p99 beside an upload); this does (9 ms).
-_REST_S = 0.0001
 _SWEEP_S = 2.0
+# A client that takes its file this quickly may have this much of it queued (gunicorn.conf.py has what the others may):
+# a third less CPU. Of a file it is the page cache's own memory.
+_QUICK_S = 0.01
+_QUICK_BYTES = 2**20
 _EITHER_END = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 # Offset and length of tcpi_bytes_acked in struct tcp_info (linux/tcp.h, since Linux 4.1).
 _BYTES_ACKED = slice(120, 128)
 
 END: Final = object()
-# Set in the environ of a request whose body is read while it is answered: its source waits for nothing but the body.
+# In the environ of a request whose body is read while it is answered: when a piece of it came last (time.monotonic).
+# The source of its answer waits for nothing but the body.
 DUPLEX: Final = "perennial.duplex"
 # gunicorn's response in the environ, put there by worker.py.
 RESPONSE: Final = "perennial.response"
@@ -51,31 +52,6 @@ class Interrupted(BaseException):
     """
 
 
-class Pace:
-    """One stream's fair share of the worker: ``rest`` between two steps of work that need not wait for anything.
-
-    A stream that works alone rests after ``SLICE_S`` seconds; those that work at the same time share one such slice,
-    or another request would wait for all of theirs in turn (six transfers: 18 ms).
-    """
-
-    _resting = 0
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    def rest(self) -> bool:
-        """Let others run if it is time; return whether it was."""
-        if time.monotonic() - self._since >= SLICE_S / (1 + Pace._resting):
-            Pace._resting += 1
-            try:
-                gevent.sleep(_REST_S)
-            finally:
-                Pace._resting -= 1
-            self._since = time.monotonic()
-            return True
-        return False
-
-
 class Link:
     """The connection of one response, watched until ``close``.
 
@@ -84,6 +60,11 @@ class Link:
     that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
     to be written first; the next wait asks again.
     """
+
+    __slots__ = (
+        "_acked", "_closed", "_drainable", "_environ", "_greenlet", "_half_closed", "_probe", "_progress_at", "_queued",
+        "_waiting", "chunked", "draining", "gone", "socket",
+    )  # fmt: skip
 
     def __init__(
         self, environ: Mapping[str, Any], probe: Callable[[], bytes | None] | None = None, drainable: bool = False
@@ -101,10 +82,12 @@ class Link:
         self._environ = environ
         self._progress_at = time.monotonic()
         self._acked = -1
+        self._queued = 0
         links.add(self)
 
     def close(self) -> None:
         self._closed = True
+        self._queue(0)
         links.discard(self)
 
     def pull(self, source: Iterator[Item]) -> Item | object:
@@ -120,7 +103,7 @@ class Link:
         finally:
             self._probe = own
 
-    def complete(self, unwritten: bytes, written: int) -> None:
+    def complete(self, unwritten: bytes | memoryview, written: int) -> None:
         """Write the rest of what others began to write, and count it all. Raises Interrupted for a client gone."""
         try:
             if unwritten and not self.gone:
@@ -132,6 +115,29 @@ class Link:
         finally:
             if (response := self._environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        """The same as ``send_file`` below, waiting for a client that reads slowly; 0 only at the file's end."""
+        while (sent := send_file(self._environ, file, offset, count)) is None:
+            self.wait_writable()
+        return sent
+
+    def wait_writable(self) -> None:
+        """Wait until the client has taken most of what it was sent."""
+        began = time.monotonic()
+        gevent.socket.wait(self.socket._write_event)  # as its sendall does
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            self._queue(_QUICK_BYTES if time.monotonic() - began < _QUICK_S else 0)
+
+    def _queue(self, limit_bytes: int) -> None:
+        """Let the kernel hold so much that is not sent yet, 0 for as much as of any connection."""
+        if limit_bytes and not self._queued:
+            self._queued = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit_bytes)
+        elif not limit_bytes and self._queued:
+            with contextlib.suppress(OSError):  # it has gone
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._queued)
+            self._queued = 0
 
     def _wait(self, wait: Callable[..., Any], *args: Any) -> Any:
         if self.gone or (self.draining and self._drainable):
@@ -192,6 +198,8 @@ class Link:
         acked = int.from_bytes(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[_BYTES_ACKED], "little")
         if acked != self._acked:
             self._acked, self._progress_at = acked, now
+        # To send is progress too: who writes all before it reads may take longer over it than a write may wait.
+        self._progress_at = max(self._progress_at, self._environ.get(DUPLEX, 0.0))
         return now - self._progress_at >= limit_s
 
     def give_up(self) -> None:
@@ -281,23 +289,30 @@ class Links:
 links = Links()
 
 
-def writable(environ: Mapping[str, Any], timeout_s: float = 0) -> bool | None:
-    """Wait until a write of some 16 KiB would not wait for the client; return whether it is so, None if unknowable."""
-    connection = plain_socket(environ)
-    if connection is None:
-        return None
-    # gevent's poll and not its select, which takes no descriptor above 1,023.
-    poll = gevent.select.poll() if timeout_s else gevent.monkey.get_original("select", "poll")()
-    poll.register(connection.fileno(), select.POLLOUT)
-    return bool(poll.poll(timeout_s * 1000))
-
-
 def interim(environ: Mapping[str, Any], answer: bytes) -> None:
     """Write an interim answer (1xx) before the answer itself, where the connection is plain and takes it at once."""
     connection = plain_socket(environ)
     if connection is not None and answer and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
         with contextlib.suppress(OSError):
             connection._sock.send(answer, socket.MSG_DONTWAIT)
+
+
+def takes_files(environ: Mapping[str, Any]) -> bool:
+    """Whether ``send_file`` works here, once gunicorn has written the headers."""
+    return RESPONSE in environ and plain_socket(environ) is not None
+
+
+def send_file(environ: Mapping[str, Any], file: int, offset: int, count: int) -> int | None:
+    """Let the kernel send at most ``count`` bytes of a descriptor; return how many: 0 at its end, None for not now.
+
+    gevent's own socket.sendfile copies 8 KiB at a time. Raises OSError for a client that has gone.
+    """
+    try:
+        sent = os.sendfile(environ["gunicorn.socket"].fileno(), file, offset, count)
+    except BlockingIOError:
+        return None
+    environ[RESPONSE].sent += sent  # for the access log
+    return sent
 
 
 def plain_socket(environ: Mapping[str, Any]) -> Any:

@@ -15,12 +15,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from settings import Settings
+from tests.chat_peers import npm_clients
 from tests.harness import LiveServer, eventually
+from tests.postgres_server import PostgresServer
+
+# A machine that is busy is no failure of an example; what hangs is ended by pytest-timeout.
+hypothesis.settings.register_profile("perennial", deadline=None)
+hypothesis.settings.load_profile("perennial")
+
+__all__ = ["npm_clients"]
 
 _FD = Path("/proc/self/fd")
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
@@ -98,6 +107,16 @@ def sample_database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{path}"
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL that tests share; each leaves its ``public`` schema empty, or takes a database of its own."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def live_server(tmp_path: Path, sample_database: str) -> Iterator[Callable[..., LiveServer]]:
     """Make a server with the settings given: ``live_server(HEARTBEAT_S=0.2, WEB_CONCURRENCY=2)``.
@@ -141,7 +160,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     app.testing = True
     yield app
-    for store in (app.extensions[name] for name in ("log", "tables", "uploads")):
+    for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
         store.dispose()
         # What is disposed of is not kept until the process ends.
         atexit.unregister(store.dispose)

@@ -14,20 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import (
-    BEGINNING,
-    START,
-    BadFork,
-    Batch,
-    Config,
-    Log,
-    NoStream,
-    Producer,
-    StreamExists,
-    StreamGone,
-    UnknownOffset,
-    WrongType,
-)
+from stores.base import BEGINNING, START, Batch, Config, Log, Producer
+from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset, WrongType
 from streaming.events import Event
 from tests.contract_producers import NOTHING, TEXT, events, texts
 

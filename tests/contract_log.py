@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from stores.base import START, Batch, Config, KeyReused, Log, StreamClosed, UnknownOffset
+from stores.base import START, Batch, Config, Log
+from stores.errors import KeyReused, StreamClosed, UnknownOffset
 from streaming.events import Event
 from tests.contract_forks import ForkContract
 from tests.contract_producers import ProducerContract, events

@@ -11,16 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import (
-    START,
-    Appended,
-    Batch,
-    Config,
+from stores.base import START, Appended, Batch, Config, Log, Producer
+from stores.errors import (
     KeyReused,
-    Log,
     NewEpoch,
     NoStream,
-    Producer,
     SequenceGap,
     SequenceRegression,
     StaleEpoch,

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import BadKey, Query, Rows, Tables, UnknownColumn, UnknownTable
+from stores.base import Query, Rows, Tables
+from stores.errors import BadKey, UnknownColumn, UnknownTable
 from streaming.events import Event
 
 Value = int | float | str | bytes | None

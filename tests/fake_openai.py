@@ -49,6 +49,11 @@ def usage(prompt: int, completion: int) -> bytes:
 WHOLE: Sequence[Step] = (delta(role="assistant", content=""), token("Hel"), token("lo"), finish(), usage(3, 2), DONE)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # server_close joins them
+    request_queue_size = 128  # with the default of 5 those that come together are reset
+
+
 class FakeOpenAI:
     """``plays`` sets what every further request gets. Usable in ``with``.
 
@@ -61,8 +66,7 @@ class FakeOpenAI:
         self.left_at: float | None = None
         self._answers: list[tuple[int, Mapping[str, str], Sequence[Step]]] = []
         self.plays(*WHOLE)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = False  # close() joins them
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -59,12 +60,23 @@ def free_port() -> int:
 
 
 class LiveServer:
-    """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables."""
+    """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables.
+
+    ``tls``: what its clients trust, where ``env`` makes it speak TLS. ``application``: another than ``wsgi:app``.
+    """
 
     running: ClassVar[list[LiveServer]] = []
 
-    def __init__(self, folder: Path, env: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, object] | None = None,
+        tls: ssl.SSLContext | None = None,
+        application: str = "wsgi:app",
+    ) -> None:
         self.folder = folder
+        self._tls = tls
+        self._application = application
         self.log_path = folder / "server.log"
         self.files = folder / "files"
         self.instance = folder / "instance"
@@ -105,7 +117,7 @@ class LiveServer:
 
     def _spawn(self) -> None:
         # gunicorn would try a port in use for five seconds; the log says it at once.
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self._application]
         with self.log_path.open("ab") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(
@@ -135,7 +147,7 @@ class LiveServer:
             if re.search("(Address already|Connection) in use", self._log_since_start()):
                 return "taken"
             # Workers are forked once the port is bound: without one, whoever answers is somebody else.
-            return "ready" if self.pids() and self._get_status("/readyz") == 200 else ""
+            return "ready" if self.answers() else ""
 
         try:
             state = eventually(known, timeout_s, "/readyz")
@@ -146,6 +158,10 @@ class LiveServer:
             raise AssertionError(f"the server ended with {self._process and self._process.returncode}:\n{self.tail()}")
         return state == "ready"
 
+    def answers(self) -> bool:
+        """Whether a worker is there and serves."""
+        return bool(self.pids()) and self._get_status("/readyz") == 200
+
     def _get_status(self, path: str) -> int:
         try:
             return self.get(path, timeout_s=2.0)[0]
@@ -155,6 +171,8 @@ class LiveServer:
     def get(self, path: str, timeout_s: float = 10.0, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         """Status and body of a whole answer, over a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        if self._tls is not None:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout_s, context=self._tls)
         try:
             connection.request("GET", path, headers=dict(headers or {}) | {"Connection": "close"})
             answer = connection.getresponse()

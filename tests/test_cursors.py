@@ -156,3 +156,21 @@ def test_a_last_event_id_is_never_a_failure() -> None:
         assert last_event_id() == "\ufffd\ufffd"
     with app.test_request_context("/"):
         assert last_event_id() == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [("", ["a"]), ("n=b", ["b"]), ("n=b,a", ["b", "a"]), ("n=a,a", ["a", "a"]), ("n=a%2Cb", ["a", "b"])],
+)
+def test_a_sequence(query: str, values: list[str]) -> None:
+    """In the order given, also twice: it says what is done one after the other."""
+    assert asked(query, lambda it: it.sequence("n", "a", ("a", "b"), 3)) == values
+
+
+@pytest.mark.parametrize("text", ["", ",", "a,", "c", "a,c", "A", "a b", "a,b,a,b", "a," * 10_000])
+def test_what_is_no_sequence(text: str) -> None:
+    """An unknown value, an empty one and one too many are a BadRequest that names the parameter."""
+    with pytest.raises(BadRequest) as raised:
+        asked("n=" + quote(text), lambda it: it.sequence("n", "a", ("a", "b"), 3))
+    assert raised.value.parameter == "n"
+    assert len(raised.value.detail) < 200

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
-from stores.base import BEGINNING, START, Batch, Config, Producer, State, UnknownOffset
+from stores.base import BEGINNING, START, Batch, Config, Producer, State
+from stores.errors import UnknownOffset
 from streaming import durable, durable_answers
 from streaming.durable import Place
 from streaming.durable_framings import DurableSSE, Shown, body

@@ -22,15 +22,16 @@ import h11
 import pytest
 from gevent import socket
 
-from stores.base import START, Batch, Config, StoreBusy
+from stores.base import START, Batch, Config
+from stores.errors import StoreBusy
 from stores.memory import MemoryLog
-from streaming import durable_reads, fanout, readers, wire
+from streaming import durable_reads, fanout, readers, response
 from streaming.durable import place
 from streaming.durable_framings import DurableSSE
 from streaming.events import Event, Source
 from streaming.framings import NDJSON, SSE, Framing
+from streaming.pace import Pace
 from streaming.readers import Follow
-from streaming.response import pump
 from streaming.wire import Link, links
 from tests.clients import EventStream
 
@@ -76,7 +77,7 @@ def leave(connection: socket.socket, rng: random.Random) -> None:
     connection.close()
 
 
-class Restless(wire.Pace):
+class Restless(Pace):
     """Rests at random places of a broadcast; meanwhile a client leaves, or the worker drains a connection."""
 
     rng = random.Random()
@@ -128,7 +129,7 @@ def pair(buffer_bytes: int = 0) -> Iterator[tuple[dict[str, Any], socket.socket]
 def serve(environ: dict[str, Any], source: Follow, framing: Framing, heartbeat_s: float) -> None:
     """Write the response as gunicorn does, chunk by chunk; a failure closes the connection."""
     server = environ["gunicorn.socket"]
-    frames = pump(source, framing, environ, heartbeat_s)
+    frames = response.Body(response.pump(source, framing, environ, heartbeat_s), source)
     with contextlib.suppress(OSError), contextlib.closing(frames):
         for frame in filter(None, frames):
             server.sendall(b"%X\r\n%b\r\n" % (len(frame), frame))
@@ -325,7 +326,7 @@ def eventually(predicate: Callable[[], object]) -> None:
             gevent.sleep(0.001)
 
 
-class RestingOnce(wire.Pace):
+class RestingOnce(Pace):
     """Lets others run after the first connection of a broadcast, and then no more."""
 
     rested = False
@@ -502,7 +503,7 @@ def test_the_bytes_are_those_of_the_generator(framing: Callable[[], Framing]) ->
         body = Body()
         received = body.feed(available(client))
     assert body.ended
-    assert received == b"".join(pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
+    assert received == b"".join(response.pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
 
 
 def test_a_deleted_stream_ends_for_those_who_are_parked() -> None:

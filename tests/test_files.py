@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from settings import Settings
 from streaming.errors import NotFound
-from streaming.files import _disposition, open_below
+from streaming.files import _disposition
+from streaming.folders import open_below
 
 SECRET = b"nobody may read this"
 

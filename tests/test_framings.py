@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streaming import events as events_module
 from streaming.events import Event, json_event, pause
-from streaming.framings import CSV, NDJSON, SSE, Text
+from streaming.framings import CSV, NDJSON, SSE, Ready, Text
 from tests.harness import EventStream, ServerSentEvent, parse_events
 
 # What browsers may be given: everything but surrogates, and no NUL in an id (9.2.6: such an id is ignored).
@@ -229,8 +229,8 @@ def test_csv_header_is_read_back(columns: list[str]) -> None:
     assert next(csv.reader(io.StringIO(header, newline=""))) == columns
 
 
-@pytest.mark.parametrize("framing", [Text(), CSV(["a"])])
-def test_formats_without_words_for_it_say_nothing(framing: Text | CSV) -> None:
+@pytest.mark.parametrize("framing", [Text(), CSV(["a"]), Ready("application/gzip")])
+def test_formats_without_words_for_it_say_nothing(framing: Text | CSV | Ready) -> None:
     """Text and CSV have no heartbeat, no in-band error and no end: a reader would take each for content."""
     assert (framing.idle(), framing.close(), framing.error, framing.drain) == (b"", b"", None, None)
 
@@ -239,6 +239,16 @@ def test_text_is_the_data() -> None:
     """Nothing is put between, before or after."""
     framing = Text()
     assert framing.open() + framing.encode(Event(b"a\n")) + framing.encode(Event(b"b")) + framing.close() == b"a\nb"
+
+
+def test_what_is_ready_is_the_data() -> None:
+    """Of any content type; and where that is NDJSON, a failure has its line."""
+    framing = Ready("application/x-ndjson")
+    assert framing.content_type == "application/x-ndjson"
+    assert framing.open() + framing.encode(Event(b'{"a":1}\n')) + framing.close() == b'{"a":1}\n'
+    assert framing.error is not None
+    assert framing.error("Why.") == b'{"error":"Why."}\n'
+    assert framing.idle() == b"", "it could stand within a line"
 
 
 # Time

@@ -105,9 +105,20 @@ def test_a_half_closed_client_is_asked_by_a_heartbeat() -> None:
             link.pull(silent())
 
 
+def test_a_client_that_sends_is_not_stuck() -> None:
+    """It reads nothing, and no write gets on; as long as its body comes it is left alone, and then it has its time."""
+    with pair() as (environ, _), contextlib.closing(Link(environ)) as link:
+        now = time.monotonic()
+        assert not link.stalled(now + 10, limit_s=5)  # first seen
+        assert link.stalled(now + 20, limit_s=5)
+        environ[DUPLEX] = now + 18
+        assert not link.stalled(now + 21, limit_s=5)
+        assert link.stalled(now + 24, limit_s=5)
+
+
 def test_a_client_that_is_answered_while_it_sends_may_end_its_side() -> None:
     """Its FIN may stand behind a body that is still to be read: its reader comes to it, and a reset is told."""
-    with pair() as (environ, client), contextlib.closing(Link(environ | {DUPLEX: True})) as link:
+    with pair() as (environ, client), contextlib.closing(Link(environ | {DUPLEX: time.monotonic()})) as link:
         gevent.spawn_later(0.05, client.shutdown, socket.SHUT_WR)
 
         def reading() -> Source:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.base import START, Config, NoStream
+from stores.base import START, Config
+from stores.errors import NoStream
 from stores.memory import MemoryLog
 from streaming.events import Event
 from streaming.leases import LEASE_S, Lease
@@ -99,3 +100,43 @@ def test_a_stream_that_is_gone_is_no_failure(log: MemoryLog, clock: Clock) -> No
     living.renew()
     with pytest.raises(NoStream):
         log.state("runs/a")
+
+
+def test_the_death_of_who_was_refused_ends_nothing(log: MemoryLog, clock: Clock) -> None:
+    """Two workers hold a path for a moment, when the second asks for an upload id that is taken: the first goes on."""
+    working, refused, other = Lease(log), Lease(log), Lease(log)
+    log.append("uploads/a", [Event(b"{}")], create=Config("application/json"))
+    held = refused.holding("uploads/a")
+    held.__enter__()  # and never left: its worker was killed
+    with working.holding("uploads/a"):
+        clock.now += LEASE_S + 1
+        working.renew()
+        other.renew()
+        assert not log.state("uploads/a").closed
+    assert not list(log.paths("held/"))
+
+
+def test_letting_go_once_is_not_letting_go_twice(log: MemoryLog, clock: Clock) -> None:
+    """A second request of the same worker for the same path, refused, does not take the first one's mark away."""
+    dead, living = Lease(log), Lease(log)
+    log.append("uploads/a", [Event(b"{}")], create=Config("application/json"))
+    held = dead.holding("uploads/a")
+    held.__enter__()  # and never left: its worker was killed
+    with dead.holding("uploads/a"):
+        pass
+    clock.now += LEASE_S + 1
+    living.renew()
+    assert last(log, "uploads/a").type == "failed"
+
+
+@pytest.mark.slow
+def test_however_many_are_held_all_are_ended(log: MemoryLog, clock: Clock) -> None:
+    """More than a store tells at a time."""
+    dead, living = Lease(log), Lease(log)
+    held = [dead.holding(f"runs/{number}") for number in range(1005)]
+    for number, each in enumerate(held):
+        log.create(f"runs/{number}", Config())
+        each.__enter__()  # and never left: its worker was killed
+    clock.now += LEASE_S + 1
+    living.renew()
+    assert all(log.state(path).closed for path in (f"runs/{number}" for number in range(1005)))

@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from stores import sqlite_log
-from stores.base import (
-    BEGINNING,
-    START,
+from stores.base import BEGINNING, START, Config, Log, Producer
+from stores.errors import (
     BadFork,
-    Config,
-    Log,
     NewEpoch,
     NoStream,
-    Producer,
     SequenceGap,
     SequenceRegression,
     StaleEpoch,

@@ -17,7 +17,8 @@ pytest.register_assert_rewrite("tests.contract_log", "tests.contract_forks", "te
 
 from settings import ROOT  # noqa: E402  # its asserts are to be rewritten first
 from stores import offsets, sqlite_file, sqlite_log  # noqa: E402
-from stores.base import START, Log, Producer, StoreBusy, StoreError, StreamClosed, UnknownOffset  # noqa: E402
+from stores.base import START, Log, Producer  # noqa: E402
+from stores.errors import StoreBusy, StoreError, StreamClosed, UnknownOffset  # noqa: E402
 from stores.memory import MemoryLog  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
 from streaming.events import Event  # noqa: E402

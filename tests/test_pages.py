@@ -6,6 +6,8 @@ Expected values are those of docs/http.md and of the test's own data.
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import json
 import os
 import re
@@ -21,7 +23,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.harness import LiveServer
+from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -36,7 +38,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("/", "/events", "/chat", "/upload", "/video", "/export")
+PAGES = ("/", "/events", "/chat", "/upload", "/files", "/video", "/export", "/transform")
 
 pytestmark = [
     pytest.mark.browser,
@@ -477,23 +479,24 @@ def test_upload_is_seen_in_another_tab(page: Any) -> None:
 
 # Video
 
+SEEK = """async seconds => {
+    const video = document.getElementById("video");
+    if (video.readyState < 1) await new Promise(loaded => video.onloadedmetadata = loaded);
+    const seeked = new Promise(seeked => video.onseeked = seeked);
+    video.currentTime = seconds;
+    await seeked;
+    return [video.currentTime, video.duration, video.videoWidth];
+}"""
+
 
 def test_video_seeks(page: Any) -> None:
     """The sample plays in Chromium, a seek arrives where it was asked to, and the player used ranges."""
     answers: list[Any] = []
     page.on("response", lambda answer: answers.append(answer) if "/api/video/" in answer.url else None)
     page.goto("/video")
-    seek = """async seconds => {
-        const video = document.getElementById("video");
-        if (video.readyState < 1) await new Promise(loaded => video.onloadedmetadata = loaded);
-        const seeked = new Promise(seeked => video.onseeked = seeked);
-        video.currentTime = seconds;
-        await seeked;
-        return [video.currentTime, video.duration, video.videoWidth];
-    }"""
     # files/readme.txt: ten seconds, 640 pixels wide.
-    assert page.evaluate(seek, 7) == [7, 10, 640]
-    assert page.evaluate(seek, 2) == [2, 10, 640]
+    assert page.evaluate(SEEK, 7) == [7, 10, 640]
+    assert page.evaluate(SEEK, 2) == [2, 10, 640]
     assert answers
     assert all("range" in answer.request.all_headers() and answer.status == 206 for answer in answers)
 
@@ -507,10 +510,71 @@ def test_range_by_hand(page: Any, server: LiveServer) -> None:
     expect(page.locator("#answer")).to_contain_text(f"content-range: bytes {length - 1024}-{length - 1}/{length}")
 
 
+def test_posted_video_plays(page: Any, server: LiveServer) -> None:
+    """A film that was posted starts and seeks in Chromium under its id."""
+    id = uuid.uuid4().hex
+    body = (server.files / "videos" / "sample.mp4").read_bytes()
+    request = urllib.request.Request(f"{server.url}/api/video?id={id}", body, {"Content-Type": "video/mp4"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer)["url"] == f"/api/video/{id}"
+    page.goto(f"/video?id={id}")
+    assert page.evaluate(SEEK, 8) == [8, 10, 640]
+    playing = """async () => {
+        const video = document.getElementById("video");
+        await video.play();
+        await new Promise(moved => video.ontimeupdate = () => video.currentTime > 8.1 && moved());
+        video.pause();
+        return video.currentTime;
+    }"""
+    assert page.evaluate(playing) > 8.1
+    (server.files / "videos" / f"{id}.mp4").unlink()
+
+
+# Files
+
+
+def test_files_list_and_play(page: Any) -> None:
+    """The list links what it shows, and a film of it starts and seeks on the page itself."""
+    page.goto("/files")
+    with page.expect_download() as downloaded:
+        page.get_by_role("link", name="poem.txt", exact=True).click()
+    assert downloaded.value.suggested_filename == "poem.txt"
+    page.locator("[data-video=sample]").click()
+    expect(page.locator("#player-title")).to_have_text("sample")
+    assert page.evaluate(SEEK, 7) == [7, 10, 640]
+    with page.expect_download() as downloaded:
+        page.click("#keep")
+    assert downloaded.value.suggested_filename == "sample.mp4"
+
+
+@pytest.fixture
+def many(server: LiveServer) -> Iterator[list[str]]:
+    """So many files that they take three pages."""
+    folder = server.files / "many"
+    folder.mkdir()
+    names = [f"{number:03} & <b>.txt" for number in range(230)]
+    for name in names:
+        (folder / name).touch()
+    yield [f"many/{name}" for name in names]
+    shutil.rmtree(folder)
+
+
+def test_files_more(page: Any, many: list[str]) -> None:
+    """More fetches the next pages into the same list, until all is there, each file once and in order."""
+    page.goto("/files")
+    listed = page.locator("#files > li > a")
+    expect(listed).to_have_count(100)
+    while page.locator("#more").is_visible():
+        before = listed.count()
+        page.click("#more")
+        expect(listed.nth(before)).to_be_visible()
+    assert [text for text in listed.all_text_contents() if text.startswith("many/")] == many
+
+
 # Export
 
 
-@pytest.mark.parametrize("label", ["CSV", "NDJSON"])
+@pytest.mark.parametrize("label", ["CSV", "NDJSON", "JSON text sequence"])
 def test_export_preview(page: Any, label: str) -> None:
     """The preview counts as many rows as were asked for, whatever line ends their fields hold."""
     page.goto("/export")
@@ -520,6 +584,41 @@ def test_export_preview(page: Any, label: str) -> None:
     expect(page.locator("#state")).to_have_text("Ended cleanly")
     expect(page.locator("#rows")).to_have_text("5,000")
     expect(page.locator("#wire")).not_to_be_empty()
+    expect(page.locator("#verdict")).to_have_text("Complete.")
+    expect(page.locator("#receipt-rows")).to_have_text("5,000")
+    expect(page.locator("#receipt-keys")).to_have_text("1 … 5000")
+
+
+def test_export_conditions(page: Any) -> None:
+    """Conditions and the order reach the address, and only the rows that meet them come."""
+    page.goto("/export")
+    page.get_by_label("NDJSON", exact=True).check()
+    page.click("#add")
+    page.get_by_label("Column").select_option("id")
+    page.get_by_label("Comparison").select_option("le")
+    page.get_by_label("Value").fill("20")
+    page.click("#add")
+    page.get_by_label("Column").nth(1).select_option("city")
+    page.get_by_label("Comparison").nth(1).select_option("null")
+    page.select_option("#order", "desc")
+    expect(page.locator("#url")).to_contain_text("id.le=20&city.is=null&order=desc")
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("Ended cleanly")
+    expect(page.locator("#receipt-keys")).to_have_text("11 … 11")
+    page.get_by_label("Remove this condition").nth(1).click()
+    expect(page.locator("#url")).not_to_contain_text("city")
+
+
+def test_export_says_what_is_refused(browser: Any, server: LiveServer) -> None:
+    """A condition that cannot be is told in the server's own sentence."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto("/export")
+    page.click("#add")
+    page.get_by_label("Value").fill("many")
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("The column id must be an integer, and 'many' is not.")
+    context.close()
 
 
 def test_export_stop(page: Any) -> None:
@@ -550,6 +649,102 @@ def test_export_download(page: Any) -> None:
     assert header == chosen
     assert len(rows) == 300
     assert {len(row) for row in rows} == {2}
+    expect(page.locator("#verdict")).to_have_text("Complete.")
+    sha256 = hashlib.sha256(Path(downloaded.value.path()).read_bytes()).hexdigest()
+    expect(page.locator("#receipt-sha256")).to_have_text(sha256)
+
+
+# Transform
+
+
+def test_transform_while_typing(page: Any) -> None:
+    """The answer follows each key, and is that of the whole text in the end."""
+    page.goto("/transform")
+    page.locator("#text").press_sequentially("Straße ", delay=20)
+    expect(page.locator("#wire")).to_have_text("STRASSE ")
+    page.locator("#text").press_sequentially("zum Fluß", delay=20)
+    expect(page.locator("#wire")).to_have_text("STRASSE ZUM FLUSS")
+    expect(page.locator("#state")).to_have_text("Ended cleanly, 17 bytes")
+    page.fill("#text", "")
+    expect(page.locator("#wire")).to_be_empty()
+    expect(page.locator("#received")).to_have_text("–")
+
+
+def test_transform_in_a_row(page: Any) -> None:
+    """Transforms are added in their order and removed again, and each change is answered."""
+    page.goto("/transform")
+    page.fill("#text", "id,name\n1,<b>Rhine</b>\n")
+    expect(page.locator("#wire")).to_contain_text("ID,NAME")
+    page.get_by_label("Remove upper").click()
+    expect(page.locator("#state")).to_have_text("Choose a transform.")
+    for name in ("gzip", "gunzip", "csv-to-ndjson"):
+        page.select_option("#add", name)
+    expect(page.locator("#wire")).to_have_text('{"id":"1","name":"<b>Rhine</b>"}\n')
+    expect(page.locator("#type")).to_have_text("application/x-ndjson")
+    assert page.locator("#wire b").count() == 0
+    expect(page.locator("#url")).to_have_text("/api/transform?to=gzip,gunzip,csv-to-ndjson")
+    for _ in range(5):
+        page.select_option("#add", "upper")
+    expect(page.locator("#add")).to_be_disabled()
+
+
+def test_transform_says_what_is_wrong(browser: Any, server: LiveServer) -> None:
+    """A refusal is shown in its own words, and the next edit is answered again."""
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto("/transform?to=ndjson-to-csv")
+    page.fill("#text", "no json")
+    expect(page.locator("#state")).to_have_text("Line 1 is no JSON object.")
+    expect(page.locator("#state")).to_have_class("state failed")
+    expect(page.locator("#stop")).to_be_disabled()
+    page.fill("#text", '{"a":1}\n{"a":2}\n')
+    expect(page.locator("#wire")).to_have_text("a\n1\n2\n")
+    expect(page.locator("#state")).to_have_class("state")
+    context.close()
+
+
+def test_transform_a_file(page: Any) -> None:
+    """A dropped archive comes back as text, and the answer can be saved."""
+    text = "Der Fluß versiegt nie.\n" * 50_000
+    archive = list(gzip.compress(text.encode()))
+    page.goto("/transform?to=gunzip,upper")
+    page.evaluate(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "fluss.txt.gz"));
+            const drop = new DragEvent("drop", {dataTransfer: data, cancelable: true});
+            document.getElementById("drop").dispatchEvent(drop);
+        }""",
+        archive,
+    )
+    expect(page.locator("#state")).to_have_text("Ended cleanly, 1.1 MiB")
+    expect(page.locator("#wire")).to_contain_text("DER FLUSS VERSIEGT NIE.")
+    with page.expect_download() as downloaded:
+        page.click("#save")
+    assert downloaded.value.suggested_filename == "fluss.txt.gz.txt"
+    with open(downloaded.value.path(), encoding="utf-8") as file:
+        assert file.read() == text.upper()
+
+
+def test_transform_an_archive_is_shown_as_it_is(page: Any) -> None:
+    """Bytes that are no text are shown in hex: a gzip member begins with 1f 8b (RFC 1952)."""
+    page.goto("/transform?to=gzip")
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"never dry"})
+    expect(page.locator("#wire")).to_have_text(re.compile("^1f 8b 08 "))
+    expect(page.locator("#type")).to_have_text("application/gzip")
+
+
+def test_transform_stop(page: Any, server: LiveServer) -> None:
+    """Stop ends the request on both sides, and what came stays."""
+    page.goto("/transform")
+    throttle(page, download_per_s=100_000)
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"never dry\n" * 2**18})
+    expect(page.locator("#wire")).to_contain_text("NEVER DRY")
+    page.click("#stop")
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#wire")).to_contain_text("NEVER DRY")
+    expect(page.locator("#stop")).to_be_disabled()
+    eventually(lambda: server.streams() == 0)
 
 
 # Without scripts
@@ -573,6 +768,19 @@ def test_upload_without_scripts(plain: Any, server: LiveServer) -> None:
     url = urllib.parse.urljoin(server.url, json.loads(plain.locator("pre").text_content())["url"])
     with urllib.request.urlopen(url, timeout=10) as file:
         assert file.read() == b"never dry"
+
+
+def test_files_without_scripts(plain: Any, many: list[str]) -> None:
+    """The list's next page is a link away."""
+    shown: list[str] = []
+    plain.goto("/files")
+    while True:
+        shown += plain.locator("#files > li > a").all_text_contents()
+        if not (more := plain.locator("#more")).count():
+            break
+        plain.goto(more.get_attribute("href"))
+    assert [name for name in shown if name.startswith("many/")] == many
+    assert "videos/sample.mp4" in shown
 
 
 def test_export_without_scripts(plain: Any) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.base import START, Config, Log, UnknownOffset
+from stores.base import START, Config, Log
+from stores.errors import UnknownOffset
 from stores.memory import MemoryLog
 from streaming import readers
 from streaming.events import Event

@@ -17,8 +17,9 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import HeldUpload, NoUpload, PartMissing, StoreError, StoreFull, Upload
+from stores.base import HeldUpload, Upload
 from stores.disk import Disk
+from stores.errors import NoUpload, PartMissing, StoreError, StoreFull
 from stores.resumables import FileResumables
 from tests.harness import eventually
 
@@ -294,7 +295,8 @@ def test_a_full_disk_keeps_what_it_took(root: Path, limit: int) -> None:
     code = """
         import resource, sys
         from pathlib import Path
-        from stores.base import StoreFull, Upload
+        from stores.base import Upload
+        from stores.errors import StoreFull
         from stores.resumables import FileResumables
         limit = int(sys.argv[2])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -14,7 +14,8 @@ import pytest
 pytest.register_assert_rewrite("tests.contract_log", "tests.contract_forks", "tests.contract_producers")
 
 from stores import sqlite_log  # noqa: E402  # the contract's asserts are to be rewritten first
-from stores.base import START, Config, Log, NoStream, Producer, StoreError, StoreFull, UnknownOffset  # noqa: E402
+from stores.base import START, Config, Log, Producer  # noqa: E402
+from stores.errors import NoStream, StoreError, StoreFull, UnknownOffset  # noqa: E402
 from stores.sqlite_deletions import SLICE  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
 from streaming.events import Event  # noqa: E402

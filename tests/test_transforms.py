@@ -1,16 +1,19 @@
-"""Transforms cut anywhere give what Python's own mapping gives of the whole."""
+"""Transforms of a text cut anywhere give what Python's own mapping, ``cat -n`` and ``sha256sum`` give of the whole."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streaming.transforms import TRANSFORMS, Lower
+from streaming.pipeline import TRANSFORMS
+from streaming.transforms import Digest, Lower, Numbered
+from tests.pieces import CUTS, cut, fed, same, singly
 
 WHOLE: dict[str, Callable[[str], str]] = {
     "upper": str.upper,
@@ -44,24 +47,14 @@ SIGMAS = [
 
 
 def run(name: str, pieces: Iterable[bytes]) -> bytes:
-    codec = TRANSFORMS[name]()
-    return b"".join([*map(codec.decode, pieces), codec.flush()])
+    return fed(TRANSFORMS[name].make(), pieces)
 
 
-def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    places = sorted(each % (len(data) + 1) for each in cuts)
-    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
-
-
-@pytest.mark.parametrize("name", TRANSFORMS)
-@given(text=TEXTS, cuts=st.lists(st.integers(0, 10**6), max_size=8))
+@pytest.mark.parametrize("name", WHOLE)
+@given(text=TEXTS, cuts=CUTS)
 def test_any_text_at_any_cuts(name: str, text: str, cuts: list[int]) -> None:
     """Whole, byte by byte and at random cuts: the same bytes as the mapping of the whole text."""
-    expected = WHOLE[name](text).encode()
-    data = text.encode()
-    assert run(name, [data]) == expected
-    assert run(name, (data[n : n + 1] for n in range(len(data)))) == expected
-    assert run(name, cut(data, cuts)) == expected
+    assert same(TRANSFORMS[name].make, text.encode(), cuts) == WHOLE[name](text).encode()
 
 
 @pytest.mark.parametrize("text", SIGMAS)
@@ -105,7 +98,7 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("before", ["", "abc", "aß日🙂Σ'"])
 @pytest.mark.parametrize(("bad", "at"), INVALID)
 def test_what_is_no_utf_8_is_named(name: str, before: str, bad: bytes, at: int) -> None:
@@ -116,7 +109,7 @@ def test_what_is_no_utf_8_is_named(name: str, before: str, bad: bytes, at: int) 
         with pytest.raises(ValueError, match=sentence):
             run(name, [data[:first], data[first:]])
     with pytest.raises(ValueError, match=sentence):
-        run(name, (data[n : n + 1] for n in range(len(data))))
+        run(name, singly(data))
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 50), max_size=4))
@@ -135,38 +128,38 @@ def test_any_bytes_are_right_or_refused(data: bytes, cuts: list[int]) -> None:
 # Time and memory
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_nothing_is_held_back_without_need(name: str) -> None:
     """What is decided leaves with the piece that decides it: only a begun character or a sigma stays."""
-    codec = TRANSFORMS[name]()
-    assert codec.decode("aé".encode()) == WHOLE[name]("aé").encode()
-    assert codec.decode("日".encode()[:2]) == b""
-    assert codec.decode("日".encode()[2:]) == "日".encode()
-    assert codec.decode(b"x.'") == WHOLE[name]("x.'").encode()
+    codec = TRANSFORMS[name].make()
+    assert codec.encode("aé".encode()) == WHOLE[name]("aé").encode()
+    assert codec.encode("日".encode()[:2]) == b""
+    assert codec.encode("日".encode()[2:]) == "日".encode()
+    assert codec.encode(b"x.'") == WHOLE[name]("x.'").encode()
 
 
 def test_only_the_last_sigma_waits() -> None:
     """An undecided sigma holds back itself and what follows it, and not what stood before."""
     codec = Lower()
-    assert codec.decode("ΑΣΑΣ'".encode()) == "ασα".encode()
-    assert codec.decode(b" ") == "ς' ".encode()
+    assert codec.encode("ΑΣΑΣ'".encode()) == "ασα".encode()
+    assert codec.encode(b" ") == "ς' ".encode()
 
 
 def test_what_decides_nothing_is_not_held_for_ever() -> None:
     """A sigma before endless apostrophes is given up with a sentence, before it takes memory."""
     codec = Lower()
-    codec.decode("ΑΣ".encode())
+    codec.encode("ΑΣ".encode())
     with pytest.raises(ValueError, match="sigma"):
-        any(codec.decode(b"'" * 4096) for _ in range(1024))
+        any(codec.encode(b"'" * 4096) for _ in range(1024))
 
 
 def test_what_is_held_is_not_looked_at_again() -> None:
     """Pieces of one byte behind an undecided sigma: each costs the same, or one small request would hold a worker."""
     codec = Lower()
-    codec.decode("ΑΣ".encode() + b"'" * 50_000)
+    codec.encode("ΑΣ".encode() + b"'" * 50_000)
     begun = time.thread_time()
     for _ in range(1000):
-        codec.decode(b"'")
+        codec.encode(b"'")
     # Looking at 50,000 characters in each of the 1,000 took 3 s.
     assert time.thread_time() - begun < 0.5
 
@@ -179,6 +172,51 @@ def test_a_block_without_letters_is_fast(text: str) -> None:
     for _ in range(3):
         codec = Lower()
         begun = time.thread_time()
-        assert codec.decode(data) == text.lower().encode()
+        assert codec.encode(data) == text.lower().encode()
         times.append(time.thread_time() - begun)
     assert min(times) < 0.012
+
+
+# Line numbers and digests: the command-line tools know
+
+
+def piped(data: bytes, *command: str) -> bytes:
+    return subprocess.run(command, input=data, capture_output=True, check=True, timeout=30).stdout
+
+
+LINES = ["", "\n", "a", "a\n", "\n\na", "a\n\nb\n\n", "grüße\r\nfluss\r\n", "a\rb\n", "\t\n \n", "x\u2028y\u0085z\n"]
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_lines_are_numbered_as_cat_does(text: str) -> None:
+    """``cat -n``: an LF ends a line and nothing else does, an empty line has its number, a last one without LF too."""
+    expected = piped(text.encode(), "cat", "-n")
+    for at in range(len(text.encode()) + 1):
+        assert same(Numbered, text.encode(), [at]) == expected
+
+
+@settings(max_examples=30)
+@given(text=st.text(st.sampled_from("a\n\r é"), max_size=60), cuts=CUTS)
+def test_any_lines_are_numbered_as_cat_does(text: str, cuts: list[int]) -> None:
+    """Whatever the lines and the cuts."""
+    assert same(Numbered, text.encode(), cuts) == piped(text.encode(), "cat", "-n")
+
+
+def test_numbers_grow_beyond_their_width() -> None:
+    """The millionth line pushes its text to the right, as in ``cat -n``; and lines across blocks count on."""
+    block = b"\n" * 1_000_001
+    assert fed(Numbered(), cut(block, range(0, len(block), 30_011))) == piped(block, "cat", "-n")
+
+
+@settings(max_examples=30)
+@given(data=st.binary(max_size=200), cuts=CUTS)
+def test_a_digest_follows_any_body(data: bytes, cuts: list[int]) -> None:
+    """The body, an LF where it has none at its end, and the line that ``sha256sum`` prints of the body."""
+    gap = b"" if data.endswith(b"\n") or not data else b"\n"
+    assert same(Digest, data, cuts) == data + gap + piped(data, "sha256sum")
+
+
+def test_a_digest_can_be_checked_with_the_tools() -> None:
+    """``head -n -1 | sha256sum`` is the last line again, for a text that ends with LF."""
+    answer = fed(Digest(), [b"grow\n", b"river\n"])
+    assert piped(piped(answer, "head", "-n", "-1"), "sha256sum") == answer.splitlines(keepends=True)[-1]

@@ -14,7 +14,8 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import StoreError, StoreFull, Uploads
+from stores.base import Uploads
+from stores.errors import StoreError, StoreFull
 from stores.uploads import FileUploads
 
 
@@ -148,7 +149,7 @@ def test_a_full_disk_is_store_full_and_leaves_nothing(root: Path, limit: int) ->
     code = """
         import resource, sys
         from pathlib import Path
-        from stores.base import StoreFull
+        from stores.errors import StoreFull
         from stores.uploads import FileUploads
         limit = int(sys.argv[2])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

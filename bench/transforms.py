@@ -1,0 +1,154 @@
+"""Transforms: how fast each codec is by itself, how fast the server moves a body, and what that costs others.
+
+``python -m bench.transforms`` prints a report of its own; ``report`` is for the whole bench.
+"""
+
+from __future__ import annotations
+
+import gzip
+import statistics
+import tempfile
+import time
+import unicodedata
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.load import MIB, Probe, first_byte_ms, seconds, watched
+from streaming.compression import zstd
+from streaming.pipeline import Limits, Pipeline
+from tests.harness import LiveServer
+
+PIECE_BYTES = 256 * 1024
+CODEC_BYTES = 16 * MIB
+RUNS = 3
+FIRST_BYTES = 20
+_NO_LIMITS = Limits(bytes=2**62, ratio=2**31)
+_FOX = b"The quick brown fox jumps over the lazy dog.\n"
+_RIVER = "Ο ποταμός δεν στερεύει ποτέ, der Fluß versiegt nie, sông không bao giờ cạn.\n"
+
+
+def bodies() -> dict[tuple[str, str], bytes]:
+    """What each codec is fed with, by what it is and the transforms' names."""
+    fox, river = _filled(_FOX), _filled(_RIVER.encode())
+    row = '{},"Ada {}, Lovelace",ada{}@example.org,2026-11-23T12:00:00Z\r\n'
+    table = b"id,name,email,created_at\r\n" + "".join(row.format(n, n, n) for n in range(CODEC_BYTES // 72)).encode()
+    lines = b"".join(Pipeline(["csv-to-ndjson"], _NO_LIMITS).decode(table))
+    return {
+        ("ASCII", "upper"): fox,
+        ("Greek, German, Vietnamese", "upper"): river,
+        ("ASCII", "lower"): fox,
+        ("Greek, German, Vietnamese", "lower"): river,
+        ("Greek, German, Vietnamese", "casefold"): river,
+        ("ASCII", "nfc"): fox,
+        ("NFC already", "nfc"): river,
+        ("NFD", "nfc"): _filled(unicodedata.normalize("NFD", _RIVER).encode()),
+        ("ASCII", "lines"): fox,
+        ("table of 4 columns", "csv-to-ndjson"): table,
+        ("objects of 4 keys", "ndjson-to-csv"): lines,
+        ("table of 4 columns", "gzip"): table,
+        ("table of 4 columns", "zstd"): table,
+        ("table of 4 columns (as unpacked)", "gunzip"): gzip.compress(table, 1),
+        ("table of 4 columns (as unpacked)", "unzstd"): zstd.compress(table, 1),
+        ("any", "sha256"): fox,
+        ("table of 4 columns (as unpacked)", "gunzip,csv-to-ndjson,gzip"): gzip.compress(table, 1),
+    }
+
+
+def _filled(line: bytes) -> bytes:
+    return line * (CODEC_BYTES // len(line))
+
+
+def codec(names: str, body: bytes) -> tuple[float, float]:
+    """Megabytes of what is plain (the body, or what is unpacked from it) a second of CPU, and the longest step in ms.
+
+    Both are the best of some runs.
+    """
+    speeds, longest = [], []
+    for _ in range(RUNS):
+        pipeline, steps_s = Pipeline(names.split(","), _NO_LIMITS), [time.thread_time()]
+        pieces = (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
+        steps = chain(chain.from_iterable(map(pipeline.decode, pieces)), pipeline.flush())
+        steps_s.extend(time.thread_time() for _ in steps)
+        plain = pipeline._stages[0].made if names.startswith(("gunzip", "unzstd")) else len(body)
+        speeds.append(plain / (steps_s[-1] - steps_s[0]) / 1e6)
+        longest.append(max(b - a for a, b in pairwise(steps_s)) * 1000)
+    return max(speeds), min(longest)
+
+
+def report(bench: Any, text: Path) -> None:
+    """Add the rows to ``bench``, which has ``server``, ``worker``, ``url``, ``table`` and ``row``; ``text``: 1 GiB."""
+    bench.table("Transforms: each codec by itself, CPU of one core", "transform", "fed with", "MB/s", "longest step")
+    for (kind, names), body in bodies().items():
+        speed, longest_ms = codec(names, body)
+        bench.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
+    columns = ("transform", "MB/s (median)", "asked for", "memory", "another request's p99", "its max")
+    bench.table(f"Transforms: {text.stat().st_size // MIB} MiB of ASCII sent and read back by curl", *columns)
+    for names, wanted in (("upper", "≥ 400"), ("lower", ""), ("gzip", ""), ("zstd", ""), ("gzip,gunzip,upper", "")):
+        bench.row(f"`{names}`", *_moved(bench, names, text, wanted))
+    _first_bytes(bench)
+
+
+def _moved(bench: Any, names: str, text: Path, wanted: str) -> Iterator[str]:
+    arguments = ["-T", str(text), "-X", "POST", bench.url(f"/api/transform?to={names}")]
+    size = text.stat().st_size
+    times = [seconds(*arguments) for _ in range(RUNS)]
+    with watched(bench.worker) as growth, Probe(bench.server.port) as probe:
+        seconds(*arguments)
+    yield f"**{size / statistics.median(times) / 1e6:.0f}**"
+    yield wanted
+    yield f"{growth.mib:.1f} MiB"
+    yield f"**{probe.p99_ms:.1f} ms**"
+    yield f"{probe.max_ms:.1f} ms"
+
+
+def _first_bytes(bench: Any) -> None:
+    """The request has not ended when its answer begins: a first chunk is sent, and no last one."""
+    bench.table(
+        f"Transforms: first byte back, {FIRST_BYTES} new connections", "transform", "median", "max", "asked for"
+    )
+    for names in ("upper", "gzip", "zstd", "lines"):
+        head = f"POST /api/transform?to={names} HTTP/1.1\r\nHost: bench\r\nTransfer-Encoding: chunked\r\n\r\n"
+        request = head.encode() + b"6\r\nriver\n\r\n"
+        times = [first_byte_ms(bench.server.port, request) for _ in range(FIRST_BYTES)]
+        bench.row(f"`{names}`", f"**{statistics.median(times):.1f} ms**", f"{max(times):.1f} ms", "< 10 ms")
+
+
+class _Alone:
+    """What ``report`` asks of the whole bench, with a server of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = LiveServer(folder / "server", {"LOG_LEVEL": "WARNING"})
+        self.server.start()
+
+    @property
+    def worker(self) -> int:
+        return self.server.pids()[0]
+
+    def url(self, path: str) -> str:
+        return self.server.url + path
+
+    def table(self, title: str, *columns: str) -> None:
+        print(f"\n## {title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
+
+    def row(self, *cells: object) -> None:
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = folder / "gigabyte.txt"
+        with text.open("wb") as out:
+            for _ in range(1024):
+                out.write((_FOX * 23302)[:MIB])
+        alone = _Alone(folder)
+        try:
+            report(alone, text)
+        finally:
+            alone.server.stop()
+
+
+if __name__ == "__main__":
+    main()

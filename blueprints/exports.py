@@ -1,0 +1,244 @@
+"""Exports: a table as a file in one of several formats, what can be exported, and the receipts.
+
+Rules:
+- An export is one snapshot of the database. What can be refused is refused before it begins.
+- Only ``length=exact`` reads twice; everything else leaves as the database gives it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from stores.base import START, Log, Query, Snapshot, Tables
+from stores.errors import KeyReused, StreamClosed, UnknownOffset
+from streaming import readers
+from streaming.content_codings import Compressed, coding
+from streaming.cursors import Parameters, last_event_id
+from streaming.errors import BadRequest, Conflict, NotAcceptable, NotFound, RangeNotSatisfiable
+from streaming.formats import BY_ENDING, BY_NAME, BY_TYPE, FORMATS, Format, by_file_name
+from streaming.framings import SSE, Framing, Text
+from streaming.one_range import Unsatisfiable, one_range
+from streaming.queries import ENDINGS, NAMES, read_query
+from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
+from streaming.representations import Measured, measured, part
+from streaming.response import respond
+from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
+
+blueprint = Blueprint("exports", __name__)
+
+_ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
+_OPTIONS = ("format", "filename", "excel", "length", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request for an export asks for. ``coding``: of its content, "" for identity."""
+
+    query: Query
+    format: Format
+    filename: str
+    exact: bool
+    id: str
+    coding: str
+    vary: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        query = self.query
+        columns = f"?{urlencode({'columns': ','.join(query.columns)})}" if query.columns != query.table.columns else ""
+        schema = f"/api/export/{quote(query.table.name, safe='')}{METADATA_ENDING}{columns}"
+        return {
+            "Content-Disposition": _disposition(self.filename),
+            "Link": f'<{schema}>; rel="describedby"; type="{CSVW_TYPE}"',
+            **({"Vary": self.vary} if self.vary else {}),
+        }
+
+
+@blueprint.get("/api/export")
+def export() -> Response:
+    if not request.args:
+        tables: Tables = current_app.extensions["tables"]
+        return jsonify(listing(tables.tables().values(), [each.name for each in FORMATS]))
+    return _export("", None)
+
+
+@blueprint.get("/api/export/<name>")
+def export_file(name: str) -> Response:
+    if name.endswith(METADATA_ENDING):
+        return _schema(name.removesuffix(METADATA_ENDING))
+    table, format = by_file_name(name)
+    if format is not None:
+        return _export(table, format)
+    if "." in name:
+        raise NotFound(f"There is no such format; there are {', '.join(BY_ENDING)}.")
+    return _receipt(name)
+
+
+def _export(table: str, format: Format | None) -> Response:
+    asked = _asked(table, format)
+    tables: Tables = current_app.extensions["tables"]
+    framing = asked.format.make(asked.query, False)  # before the snapshot: it may be refused
+    if request.method == "HEAD" and not asked.exact:
+        return respond(iter(()), _coded(framing, asked.coding), headers=asked.headers)
+    snapshot = tables.snapshot()
+    try:
+        headers = asked.headers | {"Export-Snapshot": snapshot.name}
+        if asked.exact:
+            return _exact(asked, snapshot, headers)
+        return _streamed(asked, snapshot, headers, framing)
+    except BaseException:
+        snapshot.close()
+        raise
+
+
+def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:
+    receipt = _begun(asked, snapshot)
+    headers = {**headers, "Export-Receipt": f"/api/export/{receipt.id}"}
+    source = Exported(snapshot.rows(asked.query, asked.format.rows), snapshot.close, receipt)
+    coded = _coded(Receipted(framing, receipt), asked.coding)
+    return respond(source, coded, headers=headers, cut_after_error=True)
+
+
+def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Response:
+    """Answer with the length known: the whole, a range of it, or that it has not changed."""
+    measures = measured(current_app.extensions["tables"], snapshot, asked.query, asked.format, request.environ)
+    resumable = asked.query.table.ordered
+    headers |= {
+        "ETag": measures.etag,
+        "Accept-Ranges": "bytes" if resumable else "none",
+        "Repr-Digest": measures.repr_digest,
+    }
+    if request.headers.get("If-None-Match") and request.if_none_match.contains_weak(measures.etag.strip('"')):
+        snapshot.close()
+        return Response(status=304, headers=headers)
+    range = _range(measures) if resumable and request.method == "GET" else None
+    begin, end = range or (0, measures.length)
+    receipt = None
+    if range is None and request.method == "GET":
+        receipt = _begun(asked, snapshot)
+        headers["Export-Receipt"] = f"/api/export/{receipt.id}"
+    blocks = part(snapshot, asked.query, asked.format, measures, begin, end)
+    framing: Framing = Text(asked.format.content_type)
+    if receipt is not None:
+        framing = Receipted(framing, receipt)
+    response = respond(Exported(blocks, snapshot.close, receipt), framing, headers=headers)
+    response.content_length = end - begin
+    if range is not None:
+        response.status_code = 206
+        response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{measures.length}"
+    return response
+
+
+def _range(measures: Measured) -> tuple[int, int] | None:
+    asked, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
+    try:
+        return one_range(asked, condition.strip(), measures.etag, measures.length)
+    except Unsatisfiable:
+        raise RangeNotSatisfiable(
+            "The range begins behind the end.", headers={"Content-Range": f"bytes */{measures.length}"}
+        ) from None
+
+
+def _asked(table: str, format: Format | None) -> _Asked:
+    names = [name for name in NAMES if not (table and name == "table")]
+    asked = Parameters(*names, *_OPTIONS, endings=ENDINGS)
+    filename = asked.text("filename", "", r'[^\x00-\x1f\x7f"\\/.][^\x00-\x1f\x7f"\\/]{0,199}', "a plain file name")
+    named = by_file_name(filename)[1] if filename else None
+    chosen = BY_NAME.get(asked.choice("format", "", *BY_NAME)) or named or format
+    negotiated = chosen is None
+    chosen = chosen or _accepted()
+    excel, exact = asked.flag("excel"), asked.choice("length", "", "exact") == "exact"
+    if excel and chosen.name != "csv":
+        raise BadRequest("excel=1 is for CSV.", parameter="excel")
+    if exact and not chosen.exact:
+        raise BadRequest(f"length=exact is not for {chosen.name}.", parameter="length")
+    tables: Tables = current_app.extensions["tables"]
+    query = read_query(asked, tables, table, guarded=excel)
+    # With a length, the bytes of a range are those of the rows: identity.
+    coded = "" if exact else coding(request.headers.get("Accept-Encoding", ""))
+    vary = ", ".join([*(["Accept"] if negotiated else []), *([] if exact else ["Accept-Encoding"])])
+    id = asked.text("id", "", *_ID) or secrets.token_urlsafe(12)
+    return _Asked(query, chosen, filename or f"{query.table.name}.{chosen.endings[0]}", exact, id, coded, vary)
+
+
+def _accepted() -> Format:
+    """The format that ``Accept`` likes best, CSV where it likes several the same."""
+    if not request.accept_mimetypes:
+        return FORMATS[0]
+    best = request.accept_mimetypes.best_match(list(BY_TYPE))
+    if best is None:
+        raise NotAcceptable(f"An export can be {', '.join(BY_TYPE)}.")
+    return BY_TYPE[best]
+
+
+def _begun(asked: _Asked, snapshot: Snapshot) -> Receipt:
+    query = asked.query
+    about = {
+        "table": query.table.name,
+        "columns": query.columns,
+        "format": asked.format.name,
+        "snapshot": snapshot.name,
+    }
+    whole = query.after is None and not query.filters
+    estimate = query.table.estimate if whole else None
+    if query.limit is not None and estimate is not None:
+        estimate = min(estimate, query.limit)
+    receipt = Receipt(current_app.extensions["log"], asked.id, about, estimate)
+    try:
+        receipt.begin(current_app.extensions["lease"], current_app.extensions["settings"].PROGRESS_KEEP_S)
+    except (KeyReused, StreamClosed) as error:
+        raise Conflict("This id has been used for another export.", parameter="id") from error
+    return receipt
+
+
+def _coded(framing: Framing, name: str) -> Framing:
+    return Compressed(framing, name) if name else framing
+
+
+def _schema(table: str) -> Response:
+    tables: Tables = current_app.extensions["tables"]
+    query = read_query(Parameters("columns"), tables, table)
+    url = f"{quote(table, safe='')}.csv"
+    if request.query_string:
+        url += f"?{request.query_string.decode('latin-1')}"
+    response = jsonify(csvw(query.table, query.columns, url))
+    response.content_type = CSVW_TYPE
+    return response
+
+
+def _receipt(id: str) -> Response:
+    """The receipt as it stands, or as events while it changes."""
+    query = Parameters("after")
+    if not re.fullmatch(_ID[0], id):
+        raise BadRequest(f"id must be {_ID[1]}.", parameter="id")
+    store: Log = current_app.extensions["log"]
+    cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")
+    try:
+        kept = store.read(EXPORTS + id, cursor)
+    except UnknownOffset:
+        cursor = START
+        kept = store.read(EXPORTS + id, cursor)
+    if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
+        if kept.closed and cursor == kept.tail and cursor:
+            return Response(status=204)
+        return respond(readers.Follow(store, EXPORTS + id, cursor), SSE(cursor))
+    whole = kept if cursor == START else store.read(EXPORTS + id, START)
+    if not whole.events:
+        raise NotFound("There is no export of this id, or its receipt is no longer kept.")
+    response = Response(whole.events[-1].data, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _disposition(name: str) -> str:
+    """RFC 6266 and 8187: a plain ``filename`` for old readers, ``filename*`` for every other name."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%/' else "_" for c in name)
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~', errors='replace')}"
+    return f'attachment; filename="{plain}"{extended}'

@@ -1,0 +1,192 @@
+"""Cursors over the tables of a PostgreSQL database, which formats the rows itself.
+
+Rules:
+- An export is one transaction, REPEATABLE READ and READ ONLY, on a connection of its own; no thread, no greenlet.
+- Names come out of the catalogue and are quoted, values are bound: nothing of a caller becomes SQL.
+- Closing an export cancels its query, also before the first row, and closes its connection.
+- A text key is in the order of its own collation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from psycopg import OperationalError, sql
+
+from stores.base import Block, Filter, Query, Rows, Table
+from stores.errors import StoreBusy, StoreError, UnknownColumn, UnknownTable
+from stores.postgres_conditions import Conditions, check
+from stores.postgres_connections import Connection, Connections, end, sentences
+from stores.postgres_copy import Reading
+from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
+from stores.postgres_schema import Shape, read_shapes
+
+_MOST_SHAPES = 1000
+_BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}"
+
+
+class PostgresTables:
+    """The tables and views of the database at ``url`` whose names are in ``allowed``: ``name`` or ``schema.name``.
+
+    At most ``most`` snapshots are open at once, since each has a connection.
+    """
+
+    def __init__(self, url: str, allowed: Sequence[str], most: int = 64) -> None:
+        self._most = most
+        self._allowed = tuple(allowed)
+        self._connections = Connections(url)
+        self._open: set[_Snapshot] = set()
+        # As they were when a query was checked: reading them again would cost its first row three round trips.
+        self._shapes: dict[Table, Shape] = {}
+
+    def tables(self) -> Mapping[str, Table]:
+        """The tables that may be read and exist, by name. Raises StoreError."""
+        with self._connection() as connection:
+            return {name: shape.table for name, shape in read_shapes(connection, self._allowed).items()}
+
+    def select(
+        self,
+        table: str,
+        columns: Sequence[str] = (),
+        after: str | None = None,
+        limit: int | None = None,
+        *,
+        filters: Sequence[Filter] = (),
+        descending: bool = False,
+        guarded: bool = False,
+    ) -> Query:
+        """Check every name and value against the schema and return the query; no columns means all of them.
+
+        Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, BadFilter, StoreError, and
+        StoreBusy when as many snapshots are open as may.
+        """
+        self._room()
+        with self._connection() as connection:
+            known = table in self._allowed and "\0" not in table
+            shape = read_shapes(connection, [table]).get(table) if known else None
+            if shape is None:
+                raise UnknownTable(f"There is no table {table!r} that may be read.")
+            for name in (*columns, *(each.column for each in filters)):
+                if name not in shape.table.columns:
+                    raise UnknownColumn(f"The table {table} has no column {name!r}.")
+                if list(columns).count(name) > 1:
+                    raise UnknownColumn(f"The column {name} is named twice.")
+            chosen = tuple(columns) or shape.table.columns
+            query = Query(shape.table, chosen, after, limit, tuple(filters), descending, guarded)
+            check(connection, shape, query)
+            if len(self._shapes) > _MOST_SHAPES:
+                self._shapes.clear()
+            self._shapes[shape.table] = shape
+            return query
+
+    def snapshot(self) -> _Snapshot:
+        """Return the database as it is now. Raises StoreBusy, StoreError."""
+        self._room()
+        return _Snapshot(self._connections, self._open, self._shapes)
+
+    def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
+        """Yield the rows in key order as blocks, None before each wait and at every tick.
+
+        Closing the iterator ends the query within milliseconds. Raises StoreError, also in mid-stream.
+        """
+        yield None
+        snapshot = self.snapshot()
+        try:
+            yield from snapshot.rows(query, form)
+        finally:
+            snapshot.close()
+
+    def ping(self) -> None:
+        """Return when the database answers. Raises StoreError."""
+        with self._connection() as connection:
+            connection.execute("SELECT 1")
+
+    def dispose(self) -> None:
+        """End the running queries; whoever reads them gets a StoreError."""
+        for snapshot in tuple(self._open):
+            snapshot.close()
+        self._connections.dispose()
+
+    def _room(self) -> None:
+        if len(self._open) >= self._most:
+            raise StoreBusy("As many exports are running as may; try again later.")
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with sentences():
+            connection = self._connections.take()
+            try:
+                yield connection
+            finally:
+                self._connections.give_back(connection)
+
+
+class _Snapshot:
+    """A transaction that has its moment already."""
+
+    def __init__(self, connections: Connections, open: set[_Snapshot], shapes: Mapping[Table, Shape]) -> None:
+        self._connections = connections
+        self._shapes = shapes
+        self._siblings = open
+        self._connection: Connection | None = None
+        with sentences():
+            self.name = self._begun()
+        open.add(self)
+
+    def rows(self, query: Query, form: Rows, last: bool = True) -> Iterator[Block | None]:
+        """See ``Snapshot`` of stores.base."""
+        whole = False
+        try:
+            with sentences():
+                if query.limit != 0:
+                    yield from self._reading(query, form).blocks()
+            whole = True
+        finally:
+            if last or not whole:
+                self.close()
+
+    def close(self) -> None:
+        self._siblings.discard(self)
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if connection.info.transaction_status.name == "INTRANS":
+                connection.execute("COMMIT")
+        except OperationalError:
+            end(connection)
+        else:
+            self._connections.give_back(connection)
+
+    def _begun(self) -> str:
+        """Begin, and return the moment's name: two snapshots of the same transactions show the same rows."""
+        connection = self._connections.take()
+        try:
+            connection.execute(_BEGIN)
+            row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+        except BaseException:
+            end(connection)
+            raise
+        self._connection = connection
+        return str(row[0]) if row else ""
+
+    def _reading(self, query: Query, form: Rows) -> Reading:
+        connection = self._connection
+        if connection is None:
+            raise StoreError("The database is being closed.")
+        shape = self._shapes.get(query.table)
+        if shape is None:
+            raise StoreError(f"The table {query.table.name} has changed.")
+        conditions = Conditions(shape, query)
+        conditions.bind(connection)
+        if not query.filters:
+            # The key's index gives the first row at once, where a sort would give it last.
+            connection.execute(sql.SQL("SET LOCAL enable_sort = off"))
+        return Reading(connection.pgconn, _copy(shape, query, form, conditions.sql), shape, query, form)
+
+
+def _copy(shape: Shape, query: Query, form: Rows, where: str) -> str:
+    limit = "" if query.limit is None else f" LIMIT {int(query.limit)}"
+    select = f"SELECT {line(form, shape, query)} FROM {shape.relation} AS t WHERE {where}"
+    return f"COPY ({select} ORDER BY {order(shape, query.descending)}{limit}) TO STDOUT ({COPY_OPTIONS[form]})"

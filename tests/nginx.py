@@ -1,0 +1,84 @@
+"""An nginx for the tests, in front of a server: the one that Debian has, as its own user, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.harness import eventually, free_port
+
+PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+
+_MAIN = """
+user {user};
+worker_processes {workers};
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+    types {{ text/plain txt; video/mp4 mp4; }}
+    default_type application/octet-stream;
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+{server}
+    }}
+}}
+"""
+
+
+def proxy(port: int) -> str:
+    """The location that passes everything on, as docs/operations.md has it."""
+    return f"""
+        client_max_body_size 0;
+        location / {{
+            proxy_pass http://127.0.0.1:{port};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_buffering off;
+            proxy_request_buffering off;
+        }}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, server: str, workers: int = 1) -> Iterator[int]:
+    """Run nginx with the content of a ``server`` block; yield its port once it listens."""
+    assert PROGRAM, "nginx is not installed"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    values = {"user": getpass.getuser(), "folder": folder, "port": port, "server": server, "workers": workers}
+    (folder / "nginx.conf").write_text(_MAIN.format(**values))
+    # Without a group of its own it would hear what the terminal tells the tests.
+    process = subprocess.Popen([PROGRAM, "-e", "stderr", "-c", folder / "nginx.conf"], start_new_session=True)
+    try:
+        eventually(lambda: process.poll() is not None or _listens(port), 10.0, "nginx listens")
+        assert process.poll() is None, f"nginx ended with {process.returncode}"
+        yield port
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
