@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import statistics
@@ -18,18 +19,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
-from bench.load import MIB, Probe, seconds, watched
+from bench.load import MIB, Probe, watched
 from tests.harness import LiveServer, eventually, free_port
 
 FILE_BYTES = 2**30
 RUNS = 5
 WRITERS = 50
 TUS_SERVER = Path(__file__).resolve().parent / "tus_server"
-# curl's own "Expect: 100-continue" would make a server that does not answer it wait for a second.
-_PUT = ["-H", "Expect:", "-T"]
-_TUS = ["-H", "Tus-Resumable: 1.0.0"]
-_PIECE = [*_TUS, "-H", "Content-Type: application/offset+octet-stream", "-H", "Upload-Offset: 0"]
+_PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
 
 
 class Report(Protocol):
@@ -58,15 +57,15 @@ def uploads(report: Report, folder: Path) -> None:
 def _one_put(report: Report, folder: Path, file: Path, server: LiveServer, synced: LiveServer) -> None:
     if shutil.which("nginx") is None:
         return report.say("", "## One PUT of 1 GiB", "", "Not measured: there is no nginx.")
-    want = ["-H", "Want-Repr-Digest: sha-256=1"]
-    with _nginx(folder / "nginx") as (url, stored):
-        put = [*_PUT, str(file), f"{url}/x"]
+    want = "Want-Repr-Digest: sha-256=1\r\n"
+    post = "POST /api/upload-progress"
+    with _nginx(folder / "nginx") as (port, stored):
         ways: dict[str, Callable[[], float]] = {
-            "nginx, dav PUT": lambda: seconds(*put),
-            "Perennial": lambda: seconds(*_PUT, str(file), *_progress(server)),
-            "Perennial, SHA-256": lambda: seconds(*_PUT, str(file), *want, *_progress(server)),
-            "nginx, then `sync -d`": lambda: _and_sync(lambda: seconds(*put), stored / "x"),
-            "Perennial, UPLOADS_SYNC=full": lambda: seconds(*_PUT, str(file), *_progress(synced)),
+            "nginx, dav PUT": lambda: _sent(port, "PUT /x", file),
+            "Perennial": lambda: _sent(server.port, post, file),
+            "Perennial, SHA-256": lambda: _sent(server.port, post, file, want),
+            "nginx, then `sync -d`": lambda: _and_sync(lambda: _sent(port, "PUT /x", file), stored / "x"),
+            "Perennial, UPLOADS_SYNC=full": lambda: _sent(synced.port, post, file),
         }
         times = _in_turn(ways, [stored, _stored(server), _stored(synced)])
     report.table("Upload of 1 GiB by one request", "server", "median", "ratio to nginx (median of pairs)", "asked for")
@@ -128,8 +127,19 @@ def _in_turn(ways: dict[str, Callable[[], float]], folders: list[Path]) -> dict[
     return times
 
 
-def _progress(server: LiveServer) -> list[str]:
-    return ["-X", "POST", f"{server.url}/api/upload-progress"]
+def _sent(port: int, request: str, file: Path, headers: str = "") -> float:
+    """Seconds from the request's first byte to its answer. By sendfile(2): curl alone takes as long as a server."""
+    head = f"{request} HTTP/1.1\r\nHost: bench\r\n{headers}Connection: close\r\nContent-Length: {FILE_BYTES}\r\n\r\n"
+    with file.open("rb") as source, socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
+        began, offset = time.perf_counter(), 0
+        connection.settimeout(None)
+        connection.sendall(head.encode())
+        while offset < FILE_BYTES:
+            offset += os.sendfile(connection.fileno(), source.fileno(), offset, 16 * MIB)
+        answer = connection.recv(4096)
+        if not answer.startswith(b"HTTP/1.1 2"):
+            raise RuntimeError(f"refused: {answer!r}")
+        return time.perf_counter() - began
 
 
 def _stored(server: LiveServer) -> Path:
@@ -139,11 +149,22 @@ def _stored(server: LiveServer) -> Path:
 def _patch(port: int, path: str, file: Path) -> float:
     """Seconds of the PATCH alone."""
     url = f"http://127.0.0.1:{port}{path}"
-    command = ["curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%header{location}", "-X", "POST", *_TUS]
+    command = [
+        "curl",
+        "-sS",
+        "--fail",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%header{location}",
+        "-X",
+        "POST",
+        "-H",
+        "Tus-Resumable: 1.0.0",
+    ]
     command += ["-H", f"Upload-Length: {FILE_BYTES}", url]
     location = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    location = location if location.startswith("http") else f"http://127.0.0.1:{port}{location}"
-    return seconds("-X", "PATCH", *_PIECE, *_PUT, str(file), location)
+    return _sent(port, f"PATCH {urlsplit(location).path}", file, _PIECE)
 
 
 def _and_sync(put: Callable[[], float], stored: Path) -> float:
@@ -162,8 +183,8 @@ def _perennial(folder: Path, sync: str) -> Iterator[LiveServer]:
 
 
 @contextmanager
-def _nginx(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Its URL, and the folder it writes to."""
+def _nginx(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Its port, and the folder it writes to."""
     stored, port = folder / "stored", free_port()
     for each in (stored, folder / "temp"):
         each.mkdir(parents=True)
@@ -178,7 +199,7 @@ def _nginx(folder: Path) -> Iterator[tuple[str, Path]]:
     process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
     try:
         eventually(lambda: _listens(port), 10)
-        yield f"http://127.0.0.1:{port}", stored
+        yield port, stored
     finally:
         process.terminate()
         process.wait(30)

@@ -18,13 +18,13 @@ from typing import Any
 
 from gevent.threadpool import ThreadPool
 
+from stores import filling
 from stores.base import Feed
 from stores.errors import StoreError, StoreFull
 
 THREADS = 4
 # So much is written before it is begun to bring it to the disk.
 BEHIND_BYTES = 32 * 2**20
-_BLOCK_BYTES = 2**20
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
@@ -89,7 +89,7 @@ class GrowingFile:
         where there are none yet, which ends this too. Raises as ``append``.
         """
         try:
-            count, ended = self._disk.do(_fill, self._descriptor, self.size, receive, most, feeds)
+            count, ended = self._disk.do(filling.fill, self._descriptor, self.size, receive, most, feeds)
         finally:
             self.grown()
         self._sync_behind()
@@ -168,35 +168,10 @@ def _outcome(work: Callable[..., Any], *args: Any) -> tuple[Any, OSError | None]
         return None, error
 
 
-# Each is lent to one thread at a time; there are never more than threads.
-_blocks: list[memoryview] = []
-
-
-def _fill(
-    descriptor: int, offset: int, receive: Callable[[memoryview], int | None], most: int, feeds: tuple[Feed, ...]
-) -> tuple[int, bool]:
-    block = _blocks.pop() if _blocks else memoryview(bytearray(_BLOCK_BYTES))
-    moved = 0
-    try:
-        while moved < most:
-            count = receive(block[: most - moved])
-            if not count:
-                return moved, count == 0
-            _append(descriptor, offset + moved, block[:count], feeds)
-            moved += count
-        return moved, False
-    finally:
-        _blocks.append(block)
-
-
 def _append(descriptor: int, offset: int, piece: bytes | memoryview, feeds: tuple[Feed, ...]) -> None:
     for feed in feeds:
         feed.update(piece)
-    view = memoryview(piece)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        offset += written
-        view = view[written:]
+    filling.write(descriptor, piece, offset)
 
 
 def _sync_folder(folder: Path) -> None:
