@@ -14,7 +14,6 @@ final one that waits for its parts).
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from stores import slices
 from stores.base import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
 from stores.errors import NoUpload, PartMissing, StoreError
@@ -35,9 +35,6 @@ FOLDER = ".resumable"
 ID = re.compile("[A-Za-z0-9_-]{16,64}")
 _KNOWN = ".json"
 _JOINS = ".joins"
-_BLOCK_BYTES = 2**20
-# So much is read or copied before a thread is free for others again.
-_SLICE_BYTES = 64 * 2**20
 # Files without what belongs beside them are left by a process that was killed between two steps.
 _STRAY_S = 3600
 
@@ -200,8 +197,8 @@ class Held:
         self._growing().cut(offset)
 
     def read(self, feed: Feed) -> None:
-        for offset in range(0, self.offset, _SLICE_BYTES):
-            self._disk.do(_read, self.fileno(), offset, feed)
+        for offset in range(0, self.offset, slices.SLICE_BYTES):
+            self._disk.do(slices.read, self.fileno(), offset, feed)
 
     def change(self, upload: Upload) -> None:
         path = self._store.path(upload.id, _KNOWN)
@@ -214,8 +211,8 @@ class Held:
         self.cut(0)
         for part in self.upload.parts:
             path = self._store.path(part)
-            for offset in range(0, path.stat().st_size, _SLICE_BYTES):
-                self._disk.do(_copy, path, offset, self.fileno(), self.offset)
+            for offset in range(0, path.stat().st_size, slices.SLICE_BYTES):
+                self._disk.do(slices.copy, path, offset, self.fileno(), self.offset)
                 self._growing().grown()
         return True
 
@@ -252,29 +249,3 @@ class Held:
         if self._file is None:
             raise StoreError("This upload is over.")
         return self._file
-
-
-def _read(descriptor: int, offset: int, feed: Feed) -> None:
-    end = offset + _SLICE_BYTES
-    while block := os.pread(descriptor, min(_BLOCK_BYTES, end - offset), offset):
-        feed.update(block)
-        offset += len(block)
-
-
-def _copy(path: Path, offset: int, target: int, at: int) -> None:
-    """Copy a slice of the file to ``at`` in ``target``; file systems that can share blocks copy none."""
-    end = min(offset + _SLICE_BYTES, path.stat().st_size)
-    with path.open("rb", buffering=0) as source:
-        while offset < end:
-            count = _copy_some(source.fileno(), offset, target, at, end - offset)
-            offset, at = offset + count, at + count
-
-
-def _copy_some(source: int, offset: int, target: int, at: int, count: int) -> int:
-    with contextlib.suppress(AttributeError):  # of Linux only
-        try:
-            return os.copy_file_range(source, target, count, offset, at)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-    return os.pwrite(target, os.pread(source, min(count, _BLOCK_BYTES), offset), at)

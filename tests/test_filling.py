@@ -11,8 +11,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from stores.base import StoreError
 from stores.disk import Disk, GrowingFile
+from stores.errors import StoreError
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -31,10 +32,12 @@ def tus_js() -> Callable[..., dict[str, Any]]:
     """Upload with tus-js-client: ``tus_js(port, path, **options)`` returns what upload.mjs prints."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
-    if not (HERE / "node_modules" / "tus-js-client").exists():
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        if subprocess.run(command, cwd=HERE, capture_output=True, check=False).returncode:
-            pytest.skip("tus-js-client could not be installed")
+    with (HERE / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run several at a time, and npm does not
+        if not (HERE / "node_modules" / "tus-js-client").exists():
+            command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+            if subprocess.run(command, cwd=HERE, capture_output=True, check=False).returncode:
+                pytest.skip("tus-js-client could not be installed")
 
     def upload(port: int, path: Path, **options: object) -> dict[str, Any]:
         endpoint = f"http://127.0.0.1:{port}/api/uploads"
