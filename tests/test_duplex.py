@@ -256,7 +256,7 @@ def test_other_work_is_done_beside_a_long_piece(names: str) -> None:
             gevent.sleep(0)
     finally:
         greenlet.kill()
-    assert len(gaps) > 5
+    assert len(gaps) > 2
     assert sorted(gaps)[-2] < 0.05  # 5 ms were measured; one full collection of garbage is let pass
 
 
