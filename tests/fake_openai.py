@@ -121,8 +121,16 @@ class FakeOpenAI:
             def _play(self, step: Step) -> bool:
                 """Whether the answer goes on after this step."""
                 if isinstance(step, bytes):
-                    return not self._wait(0) and bool(self.wfile.write(b"%x\r\n%b\r\n" % (len(step), step)))
+                    return not self._wait(0) and self._write(b"%x\r\n%b\r\n" % (len(step), step))
                 return step != CUT and not self._wait(step)
+
+            def _write(self, chunk: bytes) -> bool:
+                try:
+                    self.wfile.write(chunk)
+                except OSError:  # it left while this was being written
+                    fake.left_at = time.monotonic()
+                    return False
+                return True
 
             def _wait(self, seconds: float) -> bool:
                 """Whether the client left within ``seconds``: it sends nothing more, so what can be read is its end."""
