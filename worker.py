@@ -29,7 +29,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming import runs
-from streaming.pace import SHORT_SLICE_S, Pace, look_around
+from streaming.pace import Pace
 from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
@@ -123,7 +123,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         """Around the wait for a connection's next request: it ends silently after ``keepalive`` s, or by a drain."""
         greenlet = gevent.getcurrent()
         # Whose client is quick finds its next request already there, and would never wait (p99 of the others: 1.3 s).
-        greenlet.pace.rest(partial(look_around, greenlet.client))
+        greenlet.pace.rest()
         with gevent.Timeout(self.cfg.keepalive, False) as timeout:
             self._idle[greenlet] = timeout
             try:
@@ -135,7 +135,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         greenlet = gevent.getcurrent()
         greenlet.client = client
-        greenlet.pace = Pace(SHORT_SLICE_S)
+        greenlet.pace = Pace()
         try:
             super().handle(listener, client, addr)
         finally:

@@ -22,7 +22,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
@@ -130,7 +130,6 @@ def _run_limits(settings: Any) -> RunLimits:
     return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
-@runtime_checkable
 class Parkable(Protocol):
     """A source that can have others write to the connection while it waits.
 
@@ -138,6 +137,10 @@ class Parkable(Protocol):
     """
 
     def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None: ...
+
+
+def _is_parkable(source: object) -> TypeGuard[Parkable]:
+    return hasattr(source, "park")  # not isinstance, as fanout's is_shareable: it is asked at every rest
 
 
 class Begun:
@@ -181,7 +184,7 @@ class Begun:
         raise StopIteration
 
     def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None:
-        if self._items or not isinstance(self._source, Parkable):
+        if self._items or not _is_parkable(self._source):
             return None
         return self._source.park(link, framing, heartbeat_s)
 
@@ -255,7 +258,7 @@ def _frames(
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
-            if item is None and isinstance(source, Parkable):
+            if item is None and _is_parkable(source):
                 wrote_at = source.park(link, framing, heartbeat_s) or wrote_at
             if isinstance(source, Follow) and source.caught_up:
                 parked = park(link, source, framing, heartbeat_s)
