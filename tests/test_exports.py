@@ -36,6 +36,7 @@ from streaming.compression import Gzip, Zstd, zstd
 from streaming.content_codings import coding
 from streaming.one_range import Unsatisfiable, one_range
 from tests.clients import Answer
+from tests.cutting_proxy import CuttingProxy
 from tests.harness import LiveServer, RawClient, eventually, free_port, parse_events
 from tests.postgres_server import PostgresServer, programs
 
@@ -532,6 +533,23 @@ def test_duckdb_reads_them(server: LiveServer, rows: list[tuple[Any, ...]], tmp_
         assert found is not None
         assert found[:2] == (ROWS, ROWS * (ROWS + 1) // 2)
         assert found[2] in (cities, sum(row[3] is not None for row in rows))
+
+
+@pytest.mark.slow
+@pytest.mark.may_leak(reason="DuckDB starts its threads at the first query, and keeps them")
+def test_duckdb_continues(server: LiveServer) -> None:
+    """DuckDB reads an address; where its connection is cut it asks again, by range, and misses no row."""
+    wheel = pytest.importorskip("duckdb_extension_httpfs", reason="there is no httpfs for this machine")
+    extension = next(Path(wheel.__path__[0]).glob("extensions/*/httpfs.duckdb_extension"))
+    with (
+        CuttingProxy(server.port, answer_cuts=(1_000_003, 2_000_001)) as proxy,
+        duckdb.connect(config={"allow_unsigned_extensions": "true"}) as connection,
+    ):
+        connection.execute(f"LOAD '{extension}'")
+        url = f"http://127.0.0.1:{proxy.port}/api/export/users.csv?length=exact&columns=id,email"
+        found = connection.execute(f"SELECT count(*), sum(id), count(DISTINCT id) FROM read_csv('{url}')").fetchone()
+        assert proxy.cut == 2
+    assert found == (ROWS, ROWS * (ROWS + 1) // 2, ROWS)
 
 
 def test_jq_reads_them(server: LiveServer) -> None:
