@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
@@ -18,13 +19,14 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from stores.base import START, Log, Query, Snapshot, Tables
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
 from streaming import readers
+from streaming.conditions import Validators
 from streaming.content_codings import Compressed, coding
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, NotAcceptable, NotFound, RangeNotSatisfiable
 from streaming.formats import BY_ENDING, BY_NAME, BY_TYPE, FORMATS, Format, by_file_name
 from streaming.framings import SSE, Framing, Text
-from streaming.one_range import Unsatisfiable, one_range
 from streaming.queries import ENDINGS, NAMES, read_query
+from streaming.ranges import Resolution, Span, resolve
 from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
 from streaming.representations import Measured, measured, part
 from streaming.response import respond
@@ -33,6 +35,8 @@ from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 blueprint = Blueprint("exports", __name__)
 
 _ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
+# Of a change that nobody knows: no date of a request is that of it.
+_NO_DATE = -1
 _OPTIONS = ("format", "filename", "excel", "length", "id")
 
 
@@ -114,13 +118,13 @@ def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Respon
         "Accept-Ranges": "bytes" if resumable else "none",
         "Repr-Digest": measures.repr_digest,
     }
-    if request.headers.get("If-None-Match") and request.if_none_match.contains_weak(measures.etag.strip('"')):
+    resolution = _resolution(measures, resumable)
+    if resolution.status in (304, 412):
         snapshot.close()
-        return Response(status=304, headers=headers)
-    range = _range(measures) if resumable and request.method == "GET" else None
-    begin, end = range or (0, measures.length)
+        return Response(status=resolution.status, headers=headers)
+    ((begin, end),) = resolution.spans
     receipt = None
-    if range is None and request.method == "GET":
+    if resolution.status == 200 and request.method == "GET":
         receipt = _begun(asked, snapshot)
         headers["Export-Receipt"] = f"/api/export/{receipt.id}"
     blocks = part(snapshot, asked.query, asked.format, measures, begin, end)
@@ -129,20 +133,22 @@ def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Respon
         framing = Receipted(framing, receipt)
     response = respond(Exported(blocks, snapshot.close, receipt), framing, headers=headers)
     response.content_length = end - begin
-    if range is not None:
+    if resolution.status == 206:
         response.status_code = 206
         response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{measures.length}"
     return response
 
 
-def _range(measures: Measured) -> tuple[int, int] | None:
-    asked, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
-    try:
-        return one_range(asked, condition.strip(), measures.etag, measures.length)
-    except Unsatisfiable:
+def _resolution(measures: Measured, resumable: bool) -> Resolution:
+    """What the request gets, in one span; several ranges get the whole. Raises RangeNotSatisfiable."""
+    names = ("If-Match", "If-None-Match", *(("Range", "If-Range") if resumable else ()))
+    fields = {name.lower(): request.headers[name] for name in names if name in request.headers}
+    resolution = resolve(request.method, fields, Validators(measures.etag, _NO_DATE), measures.length, time.time())
+    if resolution.status == 416:
         raise RangeNotSatisfiable(
             "The range begins behind the end.", headers={"Content-Range": f"bytes */{measures.length}"}
-        ) from None
+        )
+    return resolution if len(resolution.spans) < 2 else Resolution(200, (Span(0, measures.length),))
 
 
 def _asked(table: str, format: Format | None) -> _Asked:

@@ -31,7 +31,6 @@ PURE = {
         "pipeline",
         "event_lines",
         "positions",
-        "one_range",
         "digests",
         "file_names",
         "rates",
