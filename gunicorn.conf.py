@@ -37,6 +37,8 @@ max_requests = 0
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # gevent's socket.sendfile copies 8 KiB at a time and never yields; streaming/files.py sends 256 KiB blocks in slices.
 sendfile = False
+# Which proxies are trusted is said by TRUSTED_PROXIES alone.
+forwarded_allow_ips = ""
 # A second way into the server that nothing here needs.
 control_socket_disable = True
 accesslog = "-"
@@ -47,15 +49,24 @@ def on_starting(server: Any) -> None:
     """Once, in the master, before any worker: files that two workers must not make at the same time."""
     import app
     import settings
+    from streaming import exposure
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    app.prepare(settings.from_environment())
+    asked = settings.from_environment()
+    # systemd's sockets are looked at when they are there, in when_ready.
+    exposure.refuse(asked, server.cfg.address)
+    app.prepare(asked)
 
 
 def when_ready(server: Any) -> None:
+    """Before any worker: who is told now that he may not listen has served nobody."""
+    import settings
+    from streaming import exposure
+
+    exposure.refuse(settings.from_environment(), [listener.sock.getsockname() for listener in server.LISTENERS])
     for address in server.LISTENERS:
         server.log.info("Perennial is at %s", address)
 

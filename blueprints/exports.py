@@ -17,7 +17,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log, Query, Snapshot, Tables
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
-from streaming import readers
+from streaming import callers, readers
 from streaming.content_codings import Compressed, coding
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, NotAcceptable, NotFound, RangeNotSatisfiable
@@ -33,6 +33,8 @@ from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 blueprint = Blueprint("exports", __name__)
 
 _ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
+# With its caller's mark.
+_SCOPED_ID = "[A-Za-z0-9_-]{1,81}"
 _OPTIONS = ("format", "filename", "excel", "length", "id")
 
 
@@ -77,7 +79,7 @@ def export_file(name: str) -> Response:
         return _export(table, format)
     if "." in name:
         raise NotFound(f"There is no such format; there are {', '.join(BY_ENDING)}.")
-    return _receipt(name)
+    return _receipt(callers.scoped(name))
 
 
 def _export(table: str, format: Format | None) -> Response:
@@ -163,7 +165,7 @@ def _asked(table: str, format: Format | None) -> _Asked:
     # With a length, the bytes of a range are those of the rows: identity.
     coded = "" if exact else coding(request.headers.get("Accept-Encoding", ""))
     vary = ", ".join([*(["Accept"] if negotiated else []), *([] if exact else ["Accept-Encoding"])])
-    id = asked.text("id", "", *_ID) or secrets.token_urlsafe(12)
+    id = callers.scoped(asked.text("id", "", *_ID) or secrets.token_urlsafe(12))
     return _Asked(query, chosen, filename or f"{query.table.name}.{chosen.endings[0]}", exact, id, coded, vary)
 
 
@@ -215,7 +217,7 @@ def _schema(table: str) -> Response:
 def _receipt(id: str) -> Response:
     """The receipt as it stands, or as events while it changes."""
     query = Parameters("after")
-    if not re.fullmatch(_ID[0], id):
+    if not re.fullmatch(_SCOPED_ID, id):
         raise BadRequest(f"id must be {_ID[1]}.", parameter="id")
     store: Log = current_app.extensions["log"]
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")

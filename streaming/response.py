@@ -12,6 +12,7 @@ Who wins the race (tests/test_races.py has a test for each row):
     source raises     -                                   in-band error where the format has one, or a cut
     client goes       close(), within a second            -
     worker drains     close(), where the framing drains   clean end with a jittered retry; the rest ends by itself
+    token expires     close()                             the same clean end; in-band error or a cut of the rest
     client too slow   blocked at the socket               cut after SEND_TIMEOUT_S without progress
 """
 
@@ -28,8 +29,8 @@ from urllib.parse import quote
 from flask import Response, current_app, request, stream_with_context
 
 from stores.base import START
-from streaming import wire
-from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable, public
+from streaming import callers, wire
+from streaming.errors import ClientLeft, Problem, StreamFailed, Unauthorized, Unavailable, public
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
 from streaming.framings import Framing
@@ -40,6 +41,7 @@ from streaming.runs import Raw, Run, RunLimits
 log = logging.getLogger("perennial.stream")
 
 BLOCK_BYTES = 64 * 1024
+_EXPIRED = "The token has expired."
 
 STREAM_HEADERS = {
     "Cache-Control": "no-store, no-transform",
@@ -70,7 +72,7 @@ def respond(
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     if durable and request.method != "HEAD":
-        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings))
+        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings), callers.made)
         run.start(source, framing, cut_after_error)
         source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
         headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
@@ -164,6 +166,8 @@ class Begun:
                     break
         except wire.Interrupted:
             close(source)
+            if link.expired and not link.gone:
+                raise Unauthorized(_EXPIRED) from None
             raise ClientLeft("The client left before the answer began.") from None
         except BaseException:
             close(source)
@@ -203,11 +207,14 @@ def pump(
     try:
         yield from _frames(source, framing, link, heartbeat_s, out)
     except wire.Interrupted:
-        if link.gone or framing.drain is None:
+        if link.gone or (framing.drain is None and not link.expired):
             log.info("%s: the client left", _name(environ))
             raise BrokenPipeError(32, "the client left") from None
-        log.info("%s: handed over, the worker drains", _name(environ))
-        yield framing.drain()
+        log.info("%s: %s", _name(environ), _EXPIRED if link.expired else "handed over, the worker drains")
+        if framing.drain is not None:
+            yield framing.drain()
+        else:
+            yield from _failed(framing, link, StreamFailed(_EXPIRED), cut_after_error)
     except GeneratorExit:
         log.info("%s: the client left", _name(environ))
         raise
@@ -215,15 +222,20 @@ def pump(
         told = isinstance(error, StreamFailed | Problem)
         level = logging.WARNING if told else logging.ERROR
         log.log(level, "%s: failed: %s", _name(environ), error, exc_info=not told)
-        if framing.error is not None:
-            yield framing.error(public(error))
-        if framing.error is None or cut_after_error:
-            link.cut()
-            raise BrokenPipeError(32, "the stream was cut") from error
+        yield from _failed(framing, link, error, cut_after_error)
     finally:
         # Not in an outer ``closing``: the source must be closed before the connection is no longer watched.
         close(source)
         link.close()
+
+
+def _failed(framing: Framing, link: wire.Link, error: Exception, cut_after_error: bool) -> Iterator[bytes]:
+    """End as what it is: told in-band where the format has a word for it, cut where it has none."""
+    if framing.error is not None:
+        yield framing.error(public(error))
+    if framing.error is None or cut_after_error:
+        link.cut()
+        raise BrokenPipeError(32, "the stream was cut") from error
 
 
 def _name(environ: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -52,14 +52,15 @@ class Run:
     """A source framed into a stream of the log, whether or not anybody reads it.
 
     Its bytes are those that a client would have got. A failure that the framing cannot tell, or that a cut would have
-    told, is an event ``run-failed`` at the end; whoever reads the stream is cut there.
+    told, is an event ``run-failed`` at the end; whoever reads the stream is cut there. ``made`` makes its id its
+    caller's.
     """
 
-    def __init__(self, store: Log, lease: Lease, limits: RunLimits) -> None:
+    def __init__(self, store: Log, lease: Lease, limits: RunLimits, made: Callable[[str], str] = lambda id: id) -> None:
         self._store = store
         self._lease = lease
         self._limits = limits
-        self.path = f"{RUNS}{secrets.token_urlsafe(15)}"
+        self.path = RUNS + made(secrets.token_urlsafe(15))
 
     def start(self, source: Source, framing: Framing, cut_after_error: bool = False) -> None:
         """Make the stream and begin. Raises Unavailable when as many run as may, StoreError."""
