@@ -34,7 +34,9 @@ def signed(sub: str = "ann", for_s: float = 60, key: str = KEY, alg: str = "HS25
     """A token that ``key`` signs by HS256, whatever ``alg`` it says."""
     head = {"typ": "JWT", "alg": alg}
     body = {"sub": sub, "exp": time.time() + for_s, **claims}
-    text = ".".join(encoded(json.dumps(part).encode()) for part in (head, {k: v for k, v in body.items() if v is not None}))
+    text = ".".join(
+        encoded(json.dumps(part).encode()) for part in (head, {k: v for k, v in body.items() if v is not None})
+    )
     return f"{text}.{encoded(hmac.digest(key.encode(), text.encode(), 'sha256'))}"
 
 
