@@ -43,13 +43,14 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import access, bodies, cross_origin, reconnects, wire
+from streaming import access, bodies, cross_origin, rate_limits, reconnects, wire
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
 from streaming.errors import DiskFull, Problem, Unauthorized, Unavailable
 from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
+from streaming.shares import Shares
 from streaming.url_tokens import WithoutUrlTokens
 
 
@@ -68,6 +69,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         # What one caller may see, a cache on the way must not give to another.
         settings = replace(settings, FILES_CACHE_CONTROL=f"private, {settings.FILES_CACHE_CONTROL}")
     app.extensions["settings"] = settings
+    app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
+    app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
@@ -84,7 +87,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
-    wire.links.configure(settings.SEND_TIMEOUT_S)
+    wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
     blueprints = (
         text,
         records,
@@ -109,6 +112,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(StoreError, _store_error)
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
+    rate_limits.limit(app, settings, problem_response)
     cross_origin.allow(app, settings.CORS_ORIGINS)
     wsgi_app: Any = WithoutUrlTokens(Direct(app, "downloads", downloads.place))
     if hops := settings.TRUSTED_PROXIES:

@@ -26,8 +26,9 @@ bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 worker_class = "worker.PerennialWorker"
 
-# Well above MAX_STREAMS: beyond it clients connect and get no answer, while the application says 503 first.
-worker_connections = 10_000
+# Well above MAX_STREAMS and MAX_UPLOADS: beyond it clients connect and get no answer, while the application says 503
+# first. Near it, connections that only wait are ended for those that come (worker.py).
+worker_connections = 12_000
 # Above the usual 60 s of a proxy's own keep-alive: the side that closes first must be the proxy, or it meets resets.
 keepalive = 75
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "30"))

@@ -121,6 +121,28 @@ class Settings:
     CORS_ORIGINS: str = _setting(
         "", "origins whose pages may use this server, comma-separated: https://app.example.org; *: every one"
     )
+    HEADERS_S: float = _setting(15.0, "seconds in which the headers of a connection's first request must have come")
+    RATE_LIMIT: str = _setting(
+        "", "how often a caller may ask, such as 100/second;20000/hour; empty: as often as it likes"
+    )
+    RATE_LIMIT_URL: str = _setting(
+        "",
+        "where that is counted: memory:// (each worker for itself) or redis://…; empty: in the Redis of STREAMS_URL, else in memory",
+    )
+    CALLER_STREAMS: int = _setting(
+        0, "open streams of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    CALLER_EXPORTS: int = _setting(
+        0, "running exports of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    MAX_UPLOADS: int = _setting(1000, "uploads that one worker takes at once; beyond them 503; 0: no bound", zero=True)
+    CALLER_UPLOADS: int = _setting(
+        0, "uploads of each caller at once in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    UPLOAD_BYTES: int = _setting(0, "bytes of uploads in an hour, in all; beyond them 503; 0: no bound", zero=True)
+    CALLER_UPLOAD_BYTES: int = _setting(
+        0, "bytes of uploads in an hour of each caller; beyond them 429; 0: no bound", zero=True
+    )
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @property

@@ -28,6 +28,7 @@ from streaming.queries import ENDINGS, NAMES, read_query
 from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
 from streaming.representations import Measured, measured, part
 from streaming.response import respond
+from streaming.shares import CountedSnapshot, nothing
 from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 
 blueprint = Blueprint("exports", __name__)
@@ -88,7 +89,7 @@ def _export(table: str, format: Format | None) -> Response:
     framing = asked.format.make(asked.query, False)  # before the snapshot: it may be refused
     if request.method == "HEAD" and not asked.exact:
         return respond(iter(()), _coded(framing, asked.coding), headers=asked.headers)
-    snapshot = tables.snapshot()
+    snapshot = _counted(tables)
     try:
         headers = asked.headers | {"Export-Snapshot": snapshot.name}
         if asked.exact:
@@ -97,6 +98,17 @@ def _export(table: str, format: Format | None) -> Response:
     except BaseException:
         snapshot.close()
         raise
+
+
+def _counted(tables: Tables) -> Snapshot:
+    """Return a snapshot that is one of its caller's exports until it is closed. Raises TooManyRequests, StoreError."""
+    leave = current_app.extensions["exports"].enter(callers.key())
+    try:
+        snapshot = tables.snapshot()
+    except BaseException:
+        leave()
+        raise
+    return snapshot if leave is nothing else CountedSnapshot(snapshot, leave)
 
 
 def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:

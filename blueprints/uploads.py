@@ -21,6 +21,7 @@ from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailabl
 from streaming.framings import SSE
 from streaming.multipart import FormFile
 from streaming.progress import Progress
+from streaming.rate_limits import uploading
 from streaming.response import respond
 
 log = logging.getLogger("perennial.uploads")
@@ -42,6 +43,7 @@ class Asked:
 
 
 @blueprint.post("/api/upload-progress")
+@uploading
 def upload_progress() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("filename", "id", "exists")
     id = query.text("id", "", *_ID) or secrets.token_urlsafe(12)

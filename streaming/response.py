@@ -37,6 +37,7 @@ from streaming.framings import Framing
 from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
+from streaming.shares import Leave, Shares, nothing
 
 log = logging.getLogger("perennial.stream")
 
@@ -62,12 +63,37 @@ def respond(
 
     ``cut_after_error``: after an in-band error, cut the connection too: for downloads, whose readers look at the end.
     ``durable``: run it into a log instead, under the URL in Location, and let the response be a reader of that.
-    Raises Unavailable when the worker has MAX_STREAMS open, or drains and the stream would be ended at once.
+    Raises Unavailable when the worker has MAX_STREAMS open, or drains and the stream would be ended at once;
+    TooManyRequests when its caller has CALLER_STREAMS.
     """
     settings = current_app.extensions["settings"]
     if len(wire.links) >= settings.MAX_STREAMS:
         close(source)
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    shares: Shares = current_app.extensions["streams"]
+    if shares.bounded and request.method != "HEAD":
+        try:
+            leave = shares.enter(callers.key())
+        except Problem:
+            close(source)
+            raise
+        try:
+            return _respond(source, framing, headers, cut_after_error, durable, leave)
+        except BaseException:
+            leave()
+            raise
+    return _respond(source, framing, headers, cut_after_error, durable, nothing)
+
+
+def _respond(
+    source: Source,
+    framing: Framing,
+    headers: Mapping[str, str] | None,
+    cut_after_error: bool,
+    durable: bool,
+    leave: Leave,
+) -> Response:
+    settings = current_app.extensions["settings"]
     if wire.links.draining and framing.drain is not None:
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
@@ -81,7 +107,7 @@ def respond(
         response = Response(iter(()), content_type=framing.content_type)  # an iterator has no Content-Length
     else:
         frames: Any = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
-        body = Body(stream_with_context(frames), source)
+        body = Body(stream_with_context(frames), source, leave)
         # Passed through: Werkzeug's own iterators around it would cost each open stream 3 KiB.
         response = Response(body, content_type=framing.content_type, direct_passthrough=True)
     response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
@@ -102,11 +128,12 @@ class Body:
     A parked connection waits here and not in the generators: 3 KiB less of the stack, for each of thousands.
     """
 
-    __slots__ = ("_frames", "_source")
+    __slots__ = ("_frames", "_leave", "_source")
 
-    def __init__(self, frames: Iterator[bytes | Parked], source: Source) -> None:
+    def __init__(self, frames: Iterator[bytes | Parked], source: Source, leave: Leave = nothing) -> None:
         self._frames: Any = frames
         self._source = source
+        self._leave = leave
 
     def __iter__(self) -> Body:
         return self
@@ -123,6 +150,7 @@ class Body:
         return item
 
     def close(self) -> None:
+        self._leave()
         self._frames.close()
         # A generator that was never started does not run its ``finally``: the client had gone before the first byte.
         close(self._source)

@@ -253,13 +253,16 @@ class Links:
         self._by_fd: dict[int, Link] = {}
         self._epoll: Any = None
         self._send_timeout_s = 30.0
+        # For the worker: how long the head of a connection's first request may take.
+        self.headers_s = 15.0
         self._sweeper: Any = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def configure(self, send_timeout_s: float) -> None:
+    def configure(self, send_timeout_s: float, headers_s: float) -> None:
         self._send_timeout_s = send_timeout_s
+        self.headers_s = headers_s
 
     def add(self, link: Link) -> None:
         self._open.add(link)

@@ -10,16 +10,12 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from settings import Settings
 from streaming import exposure
@@ -113,14 +109,20 @@ def test_with_a_token_it_listens_anywhere_and_a_unix_socket_is_local(tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def closed(tmp_path_factory: pytest.TempPathFactory, sample_database: str) -> Any:
     """A server that asks for tokens; two workers, as most have."""
     tokens = static(
         reader="read:/topics/* read:/api/* read:/files/*", uploader="write:/files/uploads/*", nobody="read:/none"
     )
     server = LiveServer(
         tmp_path_factory.mktemp("closed"),
-        {"API_TOKENS": tokens, "JWT_KEY": KEY, "WEB_CONCURRENCY": 2, "HEARTBEAT_S": 60},
+        {
+            "DATABASE_URL": sample_database,
+            "API_TOKENS": tokens,
+            "JWT_KEY": KEY,
+            "WEB_CONCURRENCY": 2,
+            "HEARTBEAT_S": 60,
+        },
     )
     try:
         yield server.start()
@@ -321,44 +323,3 @@ def test_a_gigabyte_is_refused_before_it_is_sent(closed: LiveServer, tmp_path: P
             ["curl", *arguments, f"{closed.url}/api/video"], capture_output=True, text=True, timeout=60, check=False
         )
         assert (told.stdout, told.stderr) == ("401", "")
-
-
-# Keys behind a URL
-
-
-@pytest.mark.slow
-def test_a_key_set_behind_a_url_is_fetched_once_and_anew_for_a_new_key(live_server: Live) -> None:
-    """EdDSA by a key that the server had not seen at first; many made-up key ids make no storm of fetches."""
-    keys: list[dict[str, Any]] = []
-    fetched = []
-
-    class Issuer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fetched.append(self.path)
-            body = json.dumps({"keys": keys}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    issuer = ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
-    threading.Thread(target=issuer.serve_forever).start()
-    try:
-        key = ed25519.Ed25519PrivateKey.generate()
-        public = jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True)
-        keys.append({**public, "kid": "a", "alg": "EdDSA"})
-        server = live_server(JWT_JWKS=f"http://127.0.0.1:{issuer.server_port}/keys")
-        claims = {"sub": "ann", "exp": time.time() + 60, "read": ["*"]}
-        for _ in range(5):
-            token = jwt.encode(claims, key, "EdDSA", headers={"kid": "a"})
-            assert server.get("/api/stream?chunks=1", headers=bearer(token))[0] == 200
-            claims["exp"] += 1
-        for n in range(20):
-            token = jwt.encode(claims, key, "EdDSA", headers={"kid": f"none-{n}"})
-            assert server.get("/api/stream?chunks=1", headers=bearer(token))[0] == 401
-        assert len(fetched) <= 3
-    finally:
-        issuer.shutdown()
-        issuer.server_close()

@@ -5,21 +5,27 @@ from __future__ import annotations
 import atexit
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from settings import Settings
+from streaming.errors import Unauthorized
+from streaming.key_sets import KeySet
 from streaming.needs import OPEN
+from streaming.signed_tokens import SignedTokens
 from tests.tokens import ADMIN, KEY, bearer, encoded, signed, static
 
 Make = Callable[..., FlaskClient]
@@ -264,6 +270,62 @@ def test_settings_that_cannot_be_stop_the_start(make: Make) -> None:
     ):
         with pytest.raises(SystemExit, match=name):
             make(**changes)
+
+
+def test_a_key_set_behind_a_url_is_fetched_once_and_anew_for_a_new_key() -> None:
+    """A new key is found some seconds later; made-up key ids make no storm of fetches; what was there stays good."""
+    now = 1000.0
+    keys: list[dict[str, Any]] = []
+    with issuing(keys) as (url, fetched):
+        tokens = SignedTokens("", KeySet(url, lambda: now), "", "", 60)
+        signers = {name: ed25519.Ed25519PrivateKey.generate() for name in ("a", "b")}
+
+        def known(kid: str, signer: str) -> bool:
+            claims = {"sub": "ann", "exp": time.time() + 60}
+            token = jwt.encode(claims, signers[signer], "EdDSA", headers={"kid": kid})
+            try:
+                return tokens.caller(token, False).name == "jwt:ann"
+            except Unauthorized:
+                return False
+
+        algorithm = jwt.get_algorithm_by_name("EdDSA")
+        keys.append({**algorithm.to_jwk(signers["a"].public_key(), as_dict=True), "kid": "a"})
+        assert known("a", "a")
+        assert not known("a", "b")
+        assert not any(known(f"made-up-{n}", "b") for n in range(20))
+        assert len(fetched) == 1
+        keys.append({**algorithm.to_jwk(signers["b"].public_key(), as_dict=True), "kid": "b"})
+        now += 11
+        assert known("b", "b")
+        assert len(fetched) == 2
+    now += 1000  # the issuer is away
+    assert known("a", "a")
+
+
+@contextmanager
+def issuing(keys: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """An HTTP server that gives out a JWK Set of ``keys``; its URL, and what it was asked for."""
+    fetched: list[str] = []
+
+    class Issuer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fetched.append(self.path)
+            body = json.dumps({"keys": keys}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/keys", fetched
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # Links and cookies
