@@ -46,7 +46,13 @@ def make(settings: Settings) -> Iterator[Make]:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory, sample_database: str) -> Iterator[LiveServer]:
     """A server with short deadlines, that takes ten bytes an hour."""
-    env = {"DATABASE_URL": sample_database, "HEADERS_S": 1, "BODY_TIMEOUT_S": 1, "CALLER_UPLOAD_BYTES": 10}
+    env = {
+        "DATABASE_URL": sample_database,
+        "HEADERS_S": 1,
+        "BODY_TIMEOUT_S": 1,
+        "CALLER_UPLOAD_BYTES": 10,
+        "MAX_STREAMS": 2,
+    }
     server = LiveServer(tmp_path_factory.mktemp("strict"), env)
     try:
         yield server.start()
@@ -196,6 +202,17 @@ def test_streams_exports_and_uploads_of_a_caller_at_once(live_server: Live) -> N
 
         eventually(upload)
     eventually(lambda: upload() or statuses[-1] == 201)
+
+
+def test_a_full_server_sends_no_file_either(strict: LiveServer) -> None:
+    """A file that is read in drops holds a place as a stream does: beyond MAX_STREAMS 503, before it is opened."""
+    with RawClient(strict.port) as one, RawClient(strict.port) as two:
+        for client in (one, two):
+            client.request("GET", "/api/sse?count=2&interval=60").read_head()
+        with RawClient(strict.port) as client:
+            answer = client.request("GET", "/api/download/poem.txt").read_to_end()
+            assert (answer.status, answer.header("retry-after")) == (503, "5")
+    eventually(lambda: strict.streams() == 0)
 
 
 # Slow connections
