@@ -96,8 +96,8 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Its name and not itself: a connection accepted just before a drain is handled after the listener is closed.
         named = _Named(listener.getsockname())
         server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **ssl_args)
-        if self.cfg.workers > 1:
-            server.max_accept = 1
+        # Each begins with a request: a hundred at once would be one long turn for all the others.
+        server.max_accept = 1 if self.cfg.workers > 1 else 4
         server.start()
         return server
 
