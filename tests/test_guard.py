@@ -489,6 +489,7 @@ WRITES = [
     ("POST", "/api/uploads"),
     ("POST", "/api/transform"),
     ("DELETE", "/v1/stream/x"),
+    ("GET", "/api/stream?durable=1&chunks=1"),
     ("PATCH", "/api/uploads/x"),
 ]
 
