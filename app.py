@@ -70,6 +70,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings = replace(settings, FILES_CACHE_CONTROL=f"private, {settings.FILES_CACHE_CONTROL}")
     app.extensions["settings"] = settings
     app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
+    app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
     app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)

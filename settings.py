@@ -132,6 +132,9 @@ class Settings:
     CALLER_STREAMS: int = _setting(
         0, "open streams of each caller in one worker; beyond them 429; 0: no bound", zero=True
     )
+    CALLER_RUNS: int = _setting(
+        0, "running durable streams (?durable=1) of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
     CALLER_EXPORTS: int = _setting(
         0, "running exports of each caller in one worker; beyond them 429; 0: no bound", zero=True
     )

@@ -99,7 +99,7 @@ def _respond(
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     if durable and request.method != "HEAD":
         run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings), callers.made)
-        run.start(source, framing, cut_after_error)
+        run.start(source, framing, cut_after_error, current_app.extensions["runs"].enter(callers.key()))
         source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
         headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
     if request.method == "HEAD":

@@ -27,6 +27,7 @@ from streaming.events import Event, Source, json_event
 from streaming.framings import Framing
 from streaming.leases import RUN_FAILED, RUNS, Lease, end_interrupted
 from streaming.pace import Pace
+from streaming.shares import Leave, nothing
 
 log = logging.getLogger("perennial.runs")
 
@@ -62,8 +63,17 @@ class Run:
         self._limits = limits
         self.path = RUNS + made(secrets.token_urlsafe(15))
 
-    def start(self, source: Source, framing: Framing, cut_after_error: bool = False) -> None:
-        """Make the stream and begin. Raises Unavailable when as many run as may, StoreError."""
+    def start(self, source: Source, framing: Framing, cut_after_error: bool = False, leave: Leave = nothing) -> None:
+        """Make the stream and begin; ``leave`` is called when it has ended, or was not begun.
+
+        Raises Unavailable when as many run as may, StoreError.
+        """
+        with ExitStack() as stack:
+            stack.callback(leave)
+            self._start(source, framing, cut_after_error, leave)
+            stack.pop_all()
+
+    def _start(self, source: Source, framing: Framing, cut_after_error: bool, leave: Leave) -> None:
         if len(_durable) >= self._limits.most:
             raise Unavailable("As many durable streams are running as may; try again later.", retry_after_s=5)
         config = Config(framing.content_type, ttl_s=int(self._limits.keep_s))
@@ -75,6 +85,7 @@ class Run:
         track(greenlet)
         _durable.add(greenlet)
         greenlet.rawlink(_durable.discard)
+        greenlet.rawlink(lambda _: leave())
 
     def _run(self, held: ExitStack, source: Source, framing: Framing, cut_after_error: bool) -> None:
         try:

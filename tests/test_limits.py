@@ -168,6 +168,18 @@ def test_a_body_of_unknown_length_is_paid_for_when_it_has_come(strict: LiveServe
 
 
 @pytest.mark.slow
+def test_durable_runs_of_a_caller_at_once(live_server: Live) -> None:
+    """Beyond its own a caller gets a 429; its place is free when its run has ended, not when its reader leaves."""
+    server = live_server(CALLER_RUNS=1, API_TOKENS=static(ann="*", bob="*"))
+    path = "/api/stream?durable=1&chunks=2&interval="
+    with RawClient(server.port) as client:
+        client.request("GET", f"{path}2", list(bearer("ann").items())).read_head()
+    statuses = [server.get(f"{path}0", headers=bearer(name))[0] for name in ("ann", "bob")]
+    assert statuses == [429, 200]
+    eventually(lambda: server.get(f"{path}0", headers=bearer("ann"))[0] == 200, 10)
+
+
+@pytest.mark.slow
 def test_streams_exports_and_uploads_of_a_caller_at_once(live_server: Live) -> None:
     """Beyond its own a caller gets a 429 with Retry-After, and has its place again when one of them has ended."""
     tokens = static(ann="*", bob="*")
