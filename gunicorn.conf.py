@@ -26,8 +26,9 @@ bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 worker_class = "worker.PerennialWorker"
 
-# Well above MAX_STREAMS: beyond it clients connect and get no answer, while the application says 503 first.
-worker_connections = 10_000
+# Well above MAX_STREAMS and MAX_UPLOADS: beyond it clients connect and get no answer, while the application says 503
+# first. Near it, connections that only wait are ended for those that come (worker.py).
+worker_connections = 12_000
 # Above the usual 60 s of a proxy's own keep-alive: the side that closes first must be the proxy, or it meets resets.
 keepalive = 75
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "30"))
@@ -37,6 +38,8 @@ max_requests = 0
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # gevent's socket.sendfile copies 8 KiB at a time and never yields; streaming/files.py sends 256 KiB blocks in slices.
 sendfile = False
+# Which proxies are trusted is said by TRUSTED_PROXIES alone.
+forwarded_allow_ips = ""
 # A second way into the server that nothing here needs.
 control_socket_disable = True
 accesslog = "-"
@@ -47,15 +50,24 @@ def on_starting(server: Any) -> None:
     """Once, in the master, before any worker: files that two workers must not make at the same time."""
     import app
     import settings
+    from streaming import exposure
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    app.prepare(settings.from_environment())
+    asked = settings.from_environment()
+    # systemd's sockets are looked at when they are there, in when_ready.
+    exposure.refuse(asked, server.cfg.address)
+    app.prepare(asked)
 
 
 def when_ready(server: Any) -> None:
+    """Before any worker: who is told now that he may not listen has served nobody."""
+    import settings
+    from streaming import exposure
+
+    exposure.refuse(settings.from_environment(), [listener.sock.getsockname() for listener in server.LISTENERS])
     for address in server.LISTENERS:
         server.log.info("Perennial is at %s", address)
 

@@ -18,7 +18,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log, Query, Snapshot, Tables
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
-from streaming import readers
+from streaming import callers, readers
 from streaming.conditions import Validators
 from streaming.content_codings import Compressed, coding
 from streaming.cursors import Parameters, last_event_id
@@ -30,6 +30,7 @@ from streaming.ranges import Resolution, Span, resolve
 from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
 from streaming.representations import Measured, measured, part
 from streaming.response import respond
+from streaming.shares import CountedSnapshot, nothing
 from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 
 blueprint = Blueprint("exports", __name__)
@@ -37,6 +38,8 @@ blueprint = Blueprint("exports", __name__)
 _ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
 # Of a change that nobody knows: no date of a request is that of it.
 _NO_DATE = -1
+# With its caller's mark.
+_SCOPED_ID = "[A-Za-z0-9_-]{1,81}"
 _OPTIONS = ("format", "filename", "excel", "length", "id")
 
 
@@ -81,7 +84,7 @@ def export_file(name: str) -> Response:
         return _export(table, format)
     if "." in name:
         raise NotFound(f"There is no such format; there are {', '.join(BY_ENDING)}.")
-    return _receipt(name)
+    return _receipt(callers.scoped(name))
 
 
 def _export(table: str, format: Format | None) -> Response:
@@ -90,7 +93,7 @@ def _export(table: str, format: Format | None) -> Response:
     framing = asked.format.make(asked.query, False)  # before the snapshot: it may be refused
     if request.method == "HEAD" and not asked.exact:
         return respond(iter(()), _coded(framing, asked.coding), headers=asked.headers)
-    snapshot = tables.snapshot()
+    snapshot = _counted(tables)
     try:
         headers = asked.headers | {"Export-Snapshot": snapshot.name}
         if asked.exact:
@@ -99,6 +102,17 @@ def _export(table: str, format: Format | None) -> Response:
     except BaseException:
         snapshot.close()
         raise
+
+
+def _counted(tables: Tables) -> Snapshot:
+    """Return a snapshot that is one of its caller's exports until it is closed. Raises TooManyRequests, StoreError."""
+    leave = current_app.extensions["exports"].enter(callers.key())
+    try:
+        snapshot = tables.snapshot()
+    except BaseException:
+        leave()
+        raise
+    return snapshot if leave is nothing else CountedSnapshot(snapshot, leave)
 
 
 def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:
@@ -169,7 +183,7 @@ def _asked(table: str, format: Format | None) -> _Asked:
     # With a length, the bytes of a range are those of the rows: identity.
     coded = "" if exact else coding(request.headers.get("Accept-Encoding", ""))
     vary = ", ".join([*(["Accept"] if negotiated else []), *([] if exact else ["Accept-Encoding"])])
-    id = asked.text("id", "", *_ID) or secrets.token_urlsafe(12)
+    id = callers.scoped(asked.text("id", "", *_ID) or secrets.token_urlsafe(12))
     return _Asked(query, chosen, filename or f"{query.table.name}.{chosen.endings[0]}", exact, id, coded, vary)
 
 
@@ -221,7 +235,7 @@ def _schema(table: str) -> Response:
 def _receipt(id: str) -> Response:
     """The receipt as it stands, or as events while it changes."""
     query = Parameters("after")
-    if not re.fullmatch(_ID[0], id):
+    if not re.fullmatch(_SCOPED_ID, id):
         raise BadRequest(f"id must be {_ID[1]}.", parameter="id")
     store: Log = current_app.extensions["log"]
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")

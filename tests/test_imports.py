@@ -37,6 +37,10 @@ PURE = {
         "upload_draft",
         "conditions",
         "media_types",
+        "grants",
+        "origins",
+        "static_tokens",
+        "url_tokens",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
