@@ -14,11 +14,14 @@ from werkzeug.exceptions import HTTPException
 
 import settings as settings_module
 from blueprints import (
+    activity,
+    assets,
     chat,
     completions,
     downloads,
     events,
     exports,
+    listings,
     pages,
     records,
     resumables,
@@ -39,6 +42,9 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
 from streaming import bodies, reconnects, wire
+from streaming.activity import Sampler
+from streaming.activity_reports import Reports
+from streaming.assets import Assets
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
@@ -58,10 +64,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
+    app.extensions["assets"] = Assets(settings_module.ROOT / "static")
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
     app.extensions["chats"] = Chats(log, lease, settings)
+    app.extensions["reports"] = Reports(log, lease.worker, Sampler(wire.links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
@@ -86,7 +94,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         uploads,
         resumables,
         streams,
+        listings,
         pages,
+        assets,
+        activity,
         status,
     )
     for blueprint in blueprints:
@@ -152,7 +163,8 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen)]
+    for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
+    keepers = [gevent.spawn(each) for each in for_ever]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 

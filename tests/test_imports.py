@@ -38,6 +38,9 @@ PURE = {
         "upload_draft",
         "conditions",
         "media_types",
+        "assets",
+        "openapi",
+        "openapi_routes",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
