@@ -41,7 +41,7 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import bodies, reconnects, wire
+from streaming import bodies, markup, reconnects, wire
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
 from streaming.assets import Assets
@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["assets"] = Assets(settings_module.ROOT / "static")
+    markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)

@@ -143,8 +143,12 @@ function lines(cursorOf) {
 
 function frames(give) {
   return separated("\n\n", (frame, each, bytes) => {
-    const field = (name) => frame.split("\n").find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-    each({ id: field("id"), type: field("event") ?? "message", data: field("data") }, field("id") ?? "", bytes);
+    const fields = new Map();
+    for (const line of frame.split("\n")) {
+      const [, name, value] = line.match(/^([a-z]+): ?(.*)$/) ?? [];
+      if (name) fields.set(name, name === "data" && fields.has(name) ? `${fields.get(name)}\n${value}` : value);
+    }
+    each({ id: fields.get("id"), type: fields.get("event") ?? "message", data: fields.get("data") }, fields.get("id") ?? "", bytes);
   })(give);
 }
 

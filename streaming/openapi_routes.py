@@ -181,9 +181,9 @@ def _resumables() -> Described:
     piece = body("application/offset+octet-stream", "application/partial-upload", OCTETS, required=False)
     one, told = (
         [path("id", text()), version],
-        {200: answer("Done.", ANY), 204: answer("Where it stands, in Upload-Offset.")},
+        {200: answer("Done."), 204: answer("Where it stands, in Upload-Offset.")},
     )
-    made = {201: answer("Its URL is in Location.", ANY), 200: answer("Stored whole.", ANY)}
+    made = {201: answer("Its URL is in Location."), 200: answer("Stored whole.")}
     return {
         "/api/uploads": {"post": operation("Make a resumable upload.", made, errors, [version, length], piece)},
         "/api/uploads/{id}": {

@@ -25,6 +25,8 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# How long what is expected may take on a machine that does other things, too.
+PATIENCE_MS = 15_000
 PAGES = (
     "/",
     "/events",
@@ -44,6 +46,7 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM:
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser

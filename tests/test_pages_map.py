@@ -98,7 +98,7 @@ def test_bytes_go_on_from_the_byte(page: Any, server: LiveServer) -> None:
     expect(upload.locator(".state")).to_have_text("Ended cleanly, 2.0 MiB", timeout=20_000)
     # upper() of the body that the page sends, 8,000 lines of it: ß becomes SS.
     line = "The river never runs dry. Der Fluß versiegt nie. Ο ποταμός δεν στερεύει ποτέ.\n".upper().encode()
-    whole = f"Ended cleanly, {8_000 * len(line) / 2**20:.1f} MiB"
+    whole = f"Ended cleanly, {8_000 * len(line) / 1024:.0f} KiB"
     expect(transform.locator(".state")).to_have_text(whole, timeout=20_000)
     assert not list((server.files / "uploads").glob("map*.bin"))
 
