@@ -74,6 +74,6 @@ function draw(charts, activity) {
     chart.push(value(activity));
     byId(id).textContent = write(value(activity));
   }
-  const kinds = Object.entries(activity.kinds).map(([kind, open]) => `${open} ${kind}`);
+  const kinds = Object.entries(activity.kinds).map(([kind, open]) => `${kind} ${open}`);
   byId("now-kinds").textContent = kinds.join(" · ");
 }

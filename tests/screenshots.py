@@ -29,9 +29,14 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+# Those of the README, at the size of a screen.
+README = (("home", "light"), ("streams", "dark"))
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--to", type=Path, default=ROOT / "screenshots", help="where the pictures go")
+    asked.add_argument("--readme", action="store_true", help="make those of the README anew, in docs/images/")
     asked.add_argument("pages", nargs="*", help="names of pages; all without any")
     chosen = asked.parse_args()
     chosen.to.mkdir(parents=True, exist_ok=True)
@@ -41,12 +46,16 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGS)
         try:
             fill(server)
-            for name in chosen.pages or PAGES:
-                for look in LOOKS:
-                    picture(browser, server, name, look, chosen.to / f"{name}-{look}.png")
+            for name, look in README if chosen.readme else every(chosen.pages):
+                to = ROOT / "docs" / "images" if chosen.readme else chosen.to
+                picture(browser, server, name, look, to / f"{name}-{look}.png", whole=not chosen.readme)
         finally:
             browser.close()
             server.stop()
+
+
+def every(names: list[str]) -> list[tuple[str, str]]:
+    return [(name, look) for name in names or PAGES for look in LOOKS]
 
 
 def fill(server: LiveServer) -> None:
@@ -63,7 +72,7 @@ def post(server: LiveServer, path: str, value: object, method: str = "POST") -> 
     urllib.request.urlopen(asked, timeout=10).close()
 
 
-def picture(browser: Browser, server: LiveServer, name: str, look: str, path: Path) -> None:
+def picture(browser: Browser, server: LiveServer, name: str, look: str, path: Path, whole: bool) -> None:
     context = browser.new_context(base_url=server.url, **LOOKS[look])
     page = context.new_page()
     page.on("console", lambda said: print(said.text) if said.type in ("error", "warning") else None)
@@ -71,7 +80,8 @@ def picture(browser: Browser, server: LiveServer, name: str, look: str, path: Pa
     url, prepare = PAGES[name]
     page.goto(url)
     prepare(page)
-    page.screenshot(path=path, full_page=True)
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=path, full_page=whole)
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     print(f"{path.name}: {'' if wide <= 0 else f'{wide} px too wide'}")
     context.close()
@@ -84,10 +94,10 @@ def run_cards(page: Page) -> None:
 
     for title in ("Text", "Server-sent events", "Chat for the AI SDK", "CSV export"):
         press(title, "start")
-    page.wait_for_timeout(1000)
+    page.get_by_text(" of 11.5 MiB").wait_for()
     for title in ("Chat for the AI SDK", "Text", "Server-sent events", "CSV export"):
         press(title, "plug")
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(6000)
 
 
 def ask(page: Page) -> None:
