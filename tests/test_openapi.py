@@ -63,7 +63,7 @@ def shorter(path: str, query: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("path", "method"), ROUTES)
 def test_every_route_is_as_described(server: LiveServer, path: str, method: str) -> None:
     """A few requests of each route: no status, type or shape but those described, and no failure of the server."""
-    ask(server, path, method, 5)
+    ask(server, path, method, 4)
 
 
 @pytest.mark.slow_suite

@@ -18,8 +18,17 @@ expect = sync_api.expect
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # Those that end by themselves within some seconds; the others are stopped.
-SHORT = ("Typed events", "Chat", "Downloads", "Video", "Uploads", "Resumable uploads", "Errors in the stream")
-LONG = ("Text", "Server-sent events", "Live notifications", "Rows as NDJSON", "Transform", "Streams of your own")
+SHORT = (
+    "Typed events",
+    "Chat",
+    "Downloads",
+    "Video",
+    "Uploads",
+    "Resumable uploads",
+    "Transform",
+    "Errors in the stream",
+)
+LONG = ("Text", "Server-sent events", "Live notifications", "Rows as NDJSON", "Streams of your own")
 SEAM = re.compile("^— resumed after (.*) —$")
 
 
@@ -29,6 +38,18 @@ def card(page: Any, title: str) -> Any:
 
 def press(card: Any, action: str) -> None:
     card.locator(f"[data-action={action}]").click()
+
+
+def pull_early(card: Any, shown: str) -> None:
+    """Pull the plug as soon as the picture shows ``shown`` (a regular expression), however busy the machine is."""
+    card.evaluate(
+        """(card, shown) => new MutationObserver((_, observer) => {
+            if (!new RegExp(shown).test(card.querySelector(".picture").textContent)) return;
+            observer.disconnect();
+            card.querySelector("[data-action=plug]").click();
+        }).observe(card.querySelector(".picture"), {childList: true, subtree: true, characterData: true})""",
+        shown,
+    )
 
 
 def lines(card: Any) -> list[str]:
@@ -67,7 +88,6 @@ def test_a_pulled_plug_resumes_without_gap_or_double(page: Any) -> None:
     expect(rows.locator(".picture")).to_contain_text('"id":')
     for one in (text, ticks, rows):
         press(one, "plug")
-        expect(one.locator(".state")).to_have_text(re.compile("^Unplugged after [0-9]+$"))
     for one in (text, ticks, rows):
         expect(one.locator(".state")).to_have_text(re.compile("^Live, resumed after [0-9]+$"))
     expect(text.locator(".picture")).to_contain_text(re.compile("resumed after .*\n(Chunk .*\n){2}"))
@@ -87,13 +107,11 @@ def test_bytes_go_on_from_the_byte(page: Any, server: LiveServer) -> None:
     """A transform, an answer and an upload whose plug was pulled come to their whole length, and no byte more."""
     page.goto("/")
     upload, transform = card(page, "Resumable uploads"), card(page, "Transform")
+    pull_early(upload, "^[1-9]")
+    pull_early(transform, "DER FLUSS VERSIEGT NIE")
     for one in (upload, transform):
         press(one, "start")
-        expect(one.locator(".state")).to_have_text("Live")
-    expect(upload.locator(".figure")).to_contain_text(re.compile("[1-9]"))
-    press(upload, "plug")
-    expect(transform.locator(".picture")).to_contain_text("DER FLUSS VERSIEGT NIE.")
-    press(transform, "plug")
+    expect(upload.locator(".picture")).to_contain_text(re.compile("resumed after byte [1-9]"))
     expect(transform.locator(".state")).to_have_text(re.compile("^Live, resumed after byte [1-9]"))
     expect(upload.locator(".state")).to_have_text("Ended cleanly, 2.0 MiB", timeout=20_000)
     # upper() of the body that the page sends, 8,000 lines of it: ß becomes SS.
@@ -113,7 +131,7 @@ def test_what_was_published_while_unplugged_comes(page: Any) -> None:
     expect(told.first).to_be_visible()
     before = told.count()
     press(live, "plug")
-    expect(live.locator(".state")).to_have_text(re.compile("^Unplugged"))
+    expect(live.locator(".state")).to_have_text(re.compile("^(Unplugged|Live, resumed) after [0-9]"))
     press(live, "publish")
     press(live, "publish")
     expect(told).to_have_count(before + 2)
@@ -157,6 +175,6 @@ def test_six_tabs_do_not_freeze_the_site(page: Any, server: LiveServer) -> None:
     for tab in tabs:
         expect(tab.locator("#now-state")).to_have_text("connected")
     answered = page.context.new_page()
-    answered.goto("/files", timeout=5000)
+    answered.goto("/files", timeout=20_000)
     expect(answered.get_by_role("link", name="poem.txt", exact=True)).to_be_visible()
     eventually(lambda: server.streams() <= 5)
