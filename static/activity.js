@@ -2,7 +2,7 @@
 // and tells the others; a tab that nobody sees gives it up.
 
 import { Chart } from "./chart.js";
-import { byId, count, size } from "./stream.js";
+import { byId, count, make, size } from "./stream.js";
 
 const NAME = "activity";
 const AGAIN_MS = 3000;
@@ -74,6 +74,13 @@ function draw(charts, activity) {
     chart.push(value(activity));
     byId(id).textContent = write(value(activity));
   }
-  const kinds = Object.entries(activity.kinds).map(([kind, open]) => `${kind} ${open}`);
-  byId("now-kinds").textContent = kinds.join(" · ");
+  const kinds = Object.entries(activity.kinds);
+  byId("now-kinds").replaceChildren(...kinds.map(([kind, open]) => bar(kind, open, activity.streams)));
+}
+
+/** One kind of stream: its name, how many there are, and their part of all. */
+function bar(kind, open, all) {
+  const item = make("li");
+  item.append(make("span", kind), make("progress", "", { max: all, value: open, ariaLabel: `${kind}: ${open} of ${all}` }), make("b", count(open)));
+  return item;
 }
