@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import math
 from pathlib import Path
@@ -65,7 +66,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
     app.extensions["settings"] = settings
     app.extensions["assets"] = Assets(settings_module.ROOT / "static")
-    markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
+    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
+        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)

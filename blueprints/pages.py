@@ -154,9 +154,10 @@ def other_docs(name: str) -> str:
 
 
 def _document(name: str) -> str:
-    if name not in DOCUMENTS:
+    path = ROOT / "docs" / f"{name}.md"
+    if name not in DOCUMENTS or not path.exists():
         raise NotFound("There is no such document.")
-    shown = markup.document(ROOT / "docs" / f"{name}.md")
+    shown = markup.document(path)
     documents = [(text, "/docs" if each == "http" else f"/docs/{each}") for each, text in DOCUMENTS.items()]
     # The only HTML that is not made by a template: of our own files, in which HTML is text (streaming/markup.py).
     return render_template("docs.html", document=shown, documents=documents, html=Markup(shown.html))
