@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import math
 from dataclasses import replace
@@ -18,11 +19,14 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import settings as settings_module
 from blueprints import access as access_blueprint
 from blueprints import (
+    activity,
+    assets,
     chat,
     completions,
     downloads,
     events,
     exports,
+    listings,
     pages,
     records,
     resumables,
@@ -43,7 +47,10 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import access, bodies, cross_origin, rate_limits, reconnects, wire
+from streaming import access, bodies, cross_origin, markup, rate_limits, reconnects, wire
+from streaming.activity import Sampler
+from streaming.activity_reports import Reports
+from streaming.assets import Assets
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
@@ -72,10 +79,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
     app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
     app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
+    app.extensions["assets"] = Assets(settings_module.ROOT / "static")
+    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
+        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
     app.extensions["chats"] = Chats(log, lease, settings)
+    app.extensions["reports"] = Reports(log, lease.worker, Sampler(wire.links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
@@ -100,7 +111,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         uploads,
         resumables,
         streams,
+        listings,
         pages,
+        assets,
+        activity,
         status,
         access_blueprint,
     )
@@ -175,7 +189,8 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen)]
+    for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
+    keepers = [gevent.spawn(each) for each in for_ever]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 

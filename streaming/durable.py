@@ -26,9 +26,9 @@ PATH_BYTES = 512
 INTERNAL = ("notifications/", "uploads/", "runs/", "chats/")
 # A fork would hold on to what is to be dropped here.
 UNFORKED = ("notifications/", "uploads/")
-# What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py), and what of chats
-# is not theirs.
-HIDDEN = ("leases/", "held/", "claims/", "slots/", "chat-index/", "chat-control/")
+# What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py), what of chats is
+# not theirs, and what workers report.
+HIDDEN = ("leases/", "held/", "claims/", "slots/", "chat-index/", "chat-control/", "activity/")
 RESERVED = "__ds"
 
 JSON = "application/json"

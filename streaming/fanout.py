@@ -30,7 +30,7 @@ from stores.errors import StoreBusy, StreamClosed
 from streaming.framings import Framing, Shareable, is_shareable
 from streaming.pace import Pace
 from streaming.readers import BUSY_S, READ_BYTES, Follow
-from streaming.wire import Link
+from streaming.wire import Link, links
 
 log = logging.getLogger("perennial.fanout")
 
@@ -182,6 +182,7 @@ class Tail:
             data = b"".join(map(self._framing.encode, self._shown(batch, self._after)))
             # Before the first write: who comes while this is written has read it from the log.
             self._before, self._after = self._after, batch.events[-1].id
+            links.parked_events += len(batch.events) * len(self._parked)
             began = time.monotonic()
             self._write(data, list(self._parked.values()))
             if (took := time.monotonic() - began) >= _REST_S[0]:
@@ -203,6 +204,7 @@ class Tail:
     def _write(self, data: bytes, connections: list[Parked]) -> None:
         chunk = b"%X\r\n%b\r\n" % (len(data), data)
         size = len(chunk)
+        links.parked_bytes += size * len(connections)
         self._wrote_at = time.monotonic()
         self._written, self._last = 0, self._turn
         write, pace, rested = os.write, Pace(), False

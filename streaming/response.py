@@ -288,6 +288,7 @@ def _frames(
         while (item := link.pull(source)) is not wire.END:
             if isinstance(item, Event):
                 out += framing.encode(item)
+                link.events += 1
                 if len(out) <= limit:
                     continue
             now = time.monotonic()

@@ -41,6 +41,9 @@ PURE = {
         "origins",
         "static_tokens",
         "url_tokens",
+        "assets",
+        "openapi",
+        "openapi_routes",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
