@@ -44,6 +44,7 @@ PURE = {
         "assets",
         "openapi",
         "openapi_routes",
+        "openapi_access",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
