@@ -88,6 +88,13 @@ def stream(action: Action, path: str) -> Need:
     return Need(action, PREFIX + path)
 
 
+def _streams(asked: Asked) -> list[Need]:
+    """The list of what is below ``prefix``, and the stream that the page shows beside it."""
+    prefix = "".join(asked.query("prefix")[:1])
+    shown = [stream("read", path) for path in asked.query("path") if path]
+    return [stream("read", prefix[: prefix.rfind("/") + 1]), *shown]
+
+
 def _fixed(path: str) -> Callable[[Asked], list[Need]]:
     return lambda asked: [asked.need(path)]
 
@@ -102,14 +109,22 @@ def _nothing(asked: Asked) -> list[Need]:
 
 # For everybody, with a token or without.
 OPEN = frozenset(
-    ("static", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
+    ("static", "assets.asset", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
 )
 _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
-    **dict.fromkeys((f"pages.{name}" for name in ("home", "events", "chat", "upload", "transform")), _nothing),
+    **dict.fromkeys(
+        (
+            f"pages.{name}"
+            for name in ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
+        ),
+        _nothing,
+    ),
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),
+    "pages.streams": _streams,
+    "listings.streams": _streams,
     "downloads.files": _fixed("/files/"),
     "downloads.download": lambda asked: [file(asked.parts["filename"])],
     "downloads.video": lambda asked: [file(f"videos/{asked.parts['id']}.mp4")],

@@ -263,9 +263,28 @@ def _server() -> Described:
     }
 
 
+def _access() -> Described:
+    given = record(caller="string", ends_at="number?", read="array", write="array")
+    form = body(JSON, "application/x-www-form-urlencoded", required=False)
+    return {
+        "/login": {"get": operation("The form.", {200: answer("HTML.", HTML)}, ())},
+        "/api/login": {
+            "post": operation(
+                "A token for a cookie.",
+                {200: answer("The cookie.", JSON, schema=given), 303: answer("To where the form says.")},
+                (400, 401, 403, 404, 408, 413),
+                request=form,
+            )
+        },
+        "/api/logout": {
+            "post": operation("The cookie is forgotten.", {204: answer("It is."), 303: answer("To the form.")}, (400,))
+        },
+    }
+
+
 def description() -> Described:
     """Return the whole description."""
-    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, _pages)
+    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, _access, _pages)
     return {
         "openapi": "3.1.1",
         "info": {"title": "Perennial", "version": "1", "description": "A streaming server; the contract is at /docs."},
