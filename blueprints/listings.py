@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, current_app, jsonify
 
-from streaming import durable
+from streaming import callers, durable
 from streaming.cursors import Parameters
 from streaming.listing import Listed, list_streams
 
@@ -23,7 +23,9 @@ def streams() -> Response:
     limit = query.integer("limit", 100, 1, 1000)
     found = list(list_streams(current_app.extensions["log"], prefix, after, limit + 1))
     more = found[limit - 1].path if len(found) > limit else None
-    response = jsonify({"streams": [_told(each) for each in found[:limit]], "after": more})
+    response = jsonify(
+        {"streams": [_told(each) for each in found[:limit] if callers.may_read_stream(each.path)], "after": more}
+    )
     response.headers["Cache-Control"] = "no-store"
     return response
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from settings import ROOT, Settings
 from stores.base import Log, State, Table, Tables
 from stores.errors import NoStream, StreamGone
-from streaming import durable, markup, openapi_routes
+from streaming import callers, durable, markup, openapi_routes
 from streaming.errors import NotFound
 from streaming.folders import list_below
 from streaming.listing import list_streams
@@ -82,7 +82,7 @@ def streams() -> str:
     current = _state(log, path)
     return render_template(
         "streams.html",
-        streams=found[:PAGE_STREAMS],
+        streams=[each for each in found[:PAGE_STREAMS] if callers.may_read_stream(each.path)],
         prefix=prefix,
         after=more,
         path=path,

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from flask import g, request
 
+from streaming import needs
 from streaming.errors import Forbidden, NotFound
 from streaming.grants import Caller, Need, owns
 
@@ -52,6 +53,12 @@ def made(id: str) -> str:
 def scoped(id: str) -> str:
     """Return under which name this caller's ``id`` is kept."""
     return id if owns(mark(), id) else made(id)
+
+
+def may_read_stream(path: str) -> bool:
+    """Whether the stream is one of those that this caller is shown in a list."""
+    caller = current()
+    return caller is None or caller.may(needs.stream("read", path))
 
 
 def check(need: Need) -> None:

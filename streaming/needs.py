@@ -88,12 +88,15 @@ def stream(action: Action, path: str) -> Need:
     return Need(action, PREFIX + path)
 
 
+def _streams(asked: Asked) -> list[Need]:
+    """The list of what is below ``prefix``, and the stream that the page shows beside it."""
+    prefix = "".join(asked.query("prefix")[:1])
+    shown = [stream("read", path) for path in asked.query("path") if path]
+    return [stream("read", prefix[: prefix.rfind("/") + 1]), *shown]
+
+
 def _fixed(path: str) -> Callable[[Asked], list[Need]]:
     return lambda asked: [asked.need(path)]
-
-
-def _streams_and_topics(asked: Asked) -> list[Need]:
-    return [asked.need(PREFIX), asked.need("/topics/"), *(stream("read", path) for path in asked.query("path"))]
 
 
 def _own_path(asked: Asked) -> list[Need]:
@@ -116,7 +119,8 @@ _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),
-    **dict.fromkeys(("pages.streams", "listings.streams"), _streams_and_topics),
+    "pages.streams": _streams,
+    "listings.streams": _streams,
     "downloads.files": _fixed("/files/"),
     "downloads.download": lambda asked: [file(asked.parts["filename"])],
     "downloads.video": lambda asked: [file(f"videos/{asked.parts['id']}.mp4")],

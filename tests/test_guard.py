@@ -61,7 +61,9 @@ def challenge(answer: TestResponse) -> str:
 
 # Every route
 
-NO_GRANT = {f"pages.{name}" for name in ("home", "events", "chat", "upload", "transform")}
+NO_GRANT = {
+    f"pages.{name}" for name in ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
+}
 # What a caller names is its own: somebody else's is not there.
 OWN = {"uploads.upload_progress_events"}
 
@@ -455,6 +457,27 @@ def test_names_that_two_callers_choose_are_two_things(make: Make) -> None:
         assert '"filename":"ann"' not in answer.text
     assert status(client, "/api/export?table=users&limit=1&id=r", "ann") == 200
     assert [status(client, "/api/export/r", name) for name in ("ann", "bob")] == [200, 404]
+
+
+def test_a_list_of_streams_shows_what_may_be_read(make: Make) -> None:
+    """Nobody learns the names of others' streams, chats and uploads from a list, or how they stand from a page."""
+    client = make(API_TOKENS=static(ann="read:/v1/stream/*", bob="read:/v1/stream/mine/*"))
+    for path in ("mine/a", "other/b"):
+        assert status(client, f"/v1/stream/{path}", ADMIN, "PUT") == 201
+    assert status(client, "/api/upload-progress?id=u&filename=f", ADMIN, "POST", data=b"x") == 201
+
+    def listed(token: str, query: str = "") -> list[str]:
+        with client.get(f"/api/streams{query}", headers=bearer(token)) as answer:
+            assert answer.status_code == 200
+            return [each["path"] for each in answer.json["streams"]]
+
+    assert listed("ann") == ["mine/a", "other/b"]
+    assert set(listed(ADMIN)) >= {"mine/a", "other/b", "notifications/default"}
+    assert listed("bob", "?prefix=mine/") == ["mine/a"]
+    for query in ("", "?prefix=other/", "?prefix=m", "?prefix=uploads/"):
+        assert status(client, f"/api/streams{query}", "bob") == 403
+    assert status(client, "/streams?prefix=mine/&path=other/b", "bob") == 403
+    assert status(client, "/streams?prefix=mine/&path=mine/a", "bob") == 200
 
 
 def test_a_durable_run_is_its_callers_own(make: Make) -> None:
