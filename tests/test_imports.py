@@ -41,12 +41,14 @@ PURE = {
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
-MODULES = {"app", "wsgi", "worker", "settings"}
+MODULES = {"app", "wsgi", "worker", "relief", "processors", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
 MAY_IMPORT = {
     "wsgi": {"app"},
-    "gunicorn.conf": {"app", "settings", "worker", "streaming"},
-    "worker": {"streaming"},
+    "gunicorn.conf": {"app", "settings", "worker", "relief", "processors", "streaming"},
+    "worker": {"relief", "streaming"},
+    "relief": set(),
+    "processors": set(),
     "app": {"settings", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),
     "blueprints": {"settings", "streaming", "stores.base", "stores.errors", "llm"},
