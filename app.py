@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gevent
 from flask import Flask, Request, Response, jsonify
@@ -38,7 +40,7 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import bodies, reconnects, wire
+from streaming import accounts, bodies, metrics, reconnects, wire
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
@@ -75,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
     wire.links.configure(settings.SEND_TIMEOUT_S)
+    accounts.lines.configure(settings.STREAM_LOG)
     blueprints = (
         text,
         records,
@@ -96,6 +99,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(StoreError, _store_error)
     app.after_request(bodies.discard_unread)
     app.wsgi_app = Direct(app, "downloads", downloads.place)  # type: ignore[method-assign]  # as Flask's docs have it
+    atexit.register(accounts.lines.flush)
+    atexit.register(metrics.take)
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
@@ -129,8 +134,8 @@ def prepare(settings: Settings) -> None:
         sqlite_log.prepare(_path(settings.streams_url))
 
 
-def keep_house(app: Flask) -> None:
-    """Now and then, for as long as the worker lives: forget what has had its time."""
+def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
+    """Now and then, for as long as the worker lives: forget what has had its time, and look at what is to be told."""
     settings: Settings = app.extensions["settings"]
 
     def keep() -> None:
@@ -152,8 +157,14 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
-    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen)]
+    watch = metrics.Watch({"threads": _jobs, "log": app.extensions["log"].waiting}, listeners)
+    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen), *watch.greenlets]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
+
+
+def _jobs() -> int:
+    """How many wait for a thread, or are in one."""
+    return int(gevent.get_hub().threadpool.task_queue.unfinished_tasks)
 
 
 def problem_response(problem: Problem) -> Response:

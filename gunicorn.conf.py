@@ -22,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import processors  # noqa: E402
 import settings  # noqa: E402
+from streaming import metrics_folder  # noqa: E402
+
+metrics_folder.make()
 
 # The log in memory lives and dies with its worker: there is one, and it is not exchanged.
 in_memory = settings.from_environment().STREAMS_URL == "memory:"
@@ -84,6 +87,14 @@ def when_ready(server: Any) -> None:
         server.log.info("Perennial is at %s", address)
 
 
+def child_exit(server: Any, worker: Any) -> None:
+    metrics_folder.bury(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    metrics_folder.remove()
+
+
 def post_worker_init(worker: Any) -> None:
     """The connections inherit the listener's options."""
     worker.most_bytes = most_bytes
@@ -92,7 +103,7 @@ def post_worker_init(worker: Any) -> None:
             _tune(listener)
     import app
 
-    app.keep_house(worker.app.wsgi())
+    app.keep_house(worker.app.wsgi(), worker.sockets)
     # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
     gc.collect()
     gc.freeze()

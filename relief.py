@@ -18,6 +18,8 @@ import random
 import signal
 from typing import Any
 
+from streaming.memory import own_bytes
+
 BOOTING, SERVING, ASKING, RELIEVED = range(4)
 
 
@@ -60,16 +62,6 @@ class Wear:
         if self._most_bytes and (size := own_bytes()) > self._most_bytes:
             return f"it has grown to {size} bytes"
         return ""
-
-
-def own_bytes() -> int:
-    """Return this process's resident memory without what it shares with files (proc(5), statm); 0 where none tells."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            resident, shared = map(int, file.read().split()[1:3])
-    except OSError:
-        return 0
-    return (resident - shared) * mmap.PAGESIZE
 
 
 class Relief:

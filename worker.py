@@ -33,6 +33,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 import relief
 from streaming import runs
+from streaming.accounts import BEGAN
 from streaming.pace import SHORT_SLICE_S, Pace, look_around
 from streaming.wire import RESPONSE, links
 
@@ -79,6 +80,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         application: Any = self.wsgi
 
         def with_response(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[BEGAN] = time.monotonic()
             environ[RESPONSE] = start_response.__self__
             return application(environ, start_response)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, jsonify
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from stores.errors import StoreError
-from streaming import chat_counters, wire
+from streaming import metrics as counted
+from streaming import wire
 from streaming.errors import Unavailable
 
 blueprint = Blueprint("status", __name__)
@@ -19,8 +20,8 @@ def healthz() -> Response:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """What the worker that answers has counted of its chats, as Prometheus reads it."""
-    return Response(generate_latest(chat_counters.REGISTRY), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    """What all workers of this server have counted, as Prometheus reads it."""
+    return Response(counted.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @blueprint.get("/readyz")

@@ -25,6 +25,7 @@ from gunicorn.http.body import LengthReader
 
 from stores.base import Feed
 from streaming import bodies
+from streaming.accounts import tally
 from streaming.errors import Conflict
 from streaming.wire import plain_socket
 
@@ -90,6 +91,7 @@ class Arrivals:
         bodies.check_length(self._environ, self._limit_bytes)
         if ahead := _read_ahead(reader):
             file.write(ahead, *feeds)
+            tally.received += len(ahead)
             yield
         while reader.length:
             self._check_claim()
@@ -97,6 +99,7 @@ class Arrivals:
                 bodies.wait_readable(self._environ, connection, self._stall_s)
             count, ended = file.fill(_receiver(connection), min(reader.length, STEP_BYTES), *feeds)
             reader.length -= count
+            tally.received += count
             yield
             if ended:
                 bodies.check_whole(self._environ, (bodies.length(self._environ) or 0) - reader.length)

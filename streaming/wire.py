@@ -24,6 +24,8 @@ import gevent
 import gevent.monkey
 import gevent.socket
 
+from streaming.pace import Pace
+
 log = logging.getLogger("perennial.wire")
 
 Item = TypeVar("Item")
@@ -55,7 +57,8 @@ class Interrupted(BaseException):
 class Link:
     """The connection of one response, watched until ``close``.
 
-    ``gone``: nobody reads the response any more. ``draining``: the worker is going down.
+    ``gone``: nobody reads the response any more; ``slow``: for too long. ``draining``: the worker is going down.
+    ``beside``: bytes that others have written to it, and ``events`` of those, where whoever wrote them says so.
     ``probe`` makes a heartbeat that may be written while the source waits, to tell a client that has closed from one
     that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
     to be written first; the next wait asks again.
@@ -63,7 +66,7 @@ class Link:
 
     __slots__ = (
         "_acked", "_closed", "_drainable", "_environ", "_greenlet", "_half_closed", "_probe", "_progress_at", "_queued",
-        "_waiting", "chunked", "draining", "gone", "socket",
+        "_waiting", "beside", "chunked", "draining", "events", "gone", "slow", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +74,8 @@ class Link:
     ) -> None:
         self.socket = plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-        self.gone = False
+        self.gone = self.slow = False
+        self.beside = self.events = 0
         self.draining = links.draining
         self._probe = probe
         self._drainable = drainable
@@ -113,6 +117,7 @@ class Link:
             self.gone = True
             raise Interrupted from error
         finally:
+            self.beside += written
             if (response := self._environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
 
@@ -202,11 +207,15 @@ class Link:
         self._progress_at = max(self._progress_at, self._environ.get(DUPLEX, 0.0))
         return now - self._progress_at >= limit_s
 
+    def blocked_s(self, now: float) -> float:
+        """How long the client has acknowledged no byte of what is being written to it, as far as was looked."""
+        return 0.0 if self._waiting else max(now - self._progress_at, 0.0)
+
     def give_up(self) -> None:
         """In the hub: end the write that is stuck. EPIPE, because gunicorn passes over it in silence."""
         if self._closed or self._waiting:  # it came free since the sweep
             return
-        self.gone = True
+        self.gone = self.slow = True
         self._greenlet.throw(BrokenPipeError(32, "the client does not read"))
 
     def _write_now(self, data: bytes) -> bool:
@@ -262,6 +271,14 @@ class Links:
         self.draining = True
         for link in tuple(self._open):
             gevent.get_hub().loop.run_callback(link.drain)
+
+    def slowest_s(self, now: float, pace: Pace) -> float:
+        """How long the client has acknowledged nothing whose write has waited longest."""
+        slowest = 0.0
+        for link in tuple(self._open):
+            slowest = max(slowest, link.blocked_s(now))
+            pace.rest()
+        return slowest
 
     def _start(self) -> None:
         hub = gevent.get_hub()

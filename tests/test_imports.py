@@ -38,6 +38,7 @@ PURE = {
         "upload_draft",
         "conditions",
         "media_types",
+        "memory",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "wsgi": {"app"},
     "gunicorn.conf": {"app", "settings", "worker", "relief", "processors", "streaming"},
     "worker": {"relief", "streaming"},
-    "relief": set(),
+    "relief": {"streaming.memory"},
     "processors": set(),
     "app": {"settings", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),

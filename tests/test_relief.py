@@ -14,6 +14,7 @@ import pytest
 
 import processors
 import relief
+from streaming import memory
 from tests import redis_server
 from tests.harness import EventStream, LiveServer, RawClient, eventually
 
@@ -171,7 +172,7 @@ def test_wear_is_drawn_for_each_worker() -> None:
 
 def test_who_is_too_large_from_the_start_stays() -> None:
     """A limit below what a fresh process has would exchange workers for ever."""
-    assert relief.own_bytes() > 2**20
+    assert memory.own_bytes() > 2**20
     assert relief.Wear(0, 2**20).found(1) == ""
 
 
