@@ -14,6 +14,7 @@ from flask import Flask, Request, Response, jsonify
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
+import doctor
 import settings as settings_module
 from blueprints import (
     chat,
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     for blueprint in blueprints:
         app.register_blueprint(blueprint.blueprint)
+    app.cli.add_command(doctor.command)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)

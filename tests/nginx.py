@@ -34,11 +34,14 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+{content}
+}}
+"""
+_SERVER = """
     server {{
         listen 127.0.0.1:{port};
 {server}
     }}
-}}
 """
 
 
@@ -60,17 +63,24 @@ def proxy(port: int) -> str:
 @contextmanager
 def nginx(folder: Path, server: str, workers: int = 1) -> Iterator[int]:
     """Run nginx with the content of a ``server`` block; yield its port once it listens."""
+    port = free_port()
+    with nginx_of(folder, _SERVER.format(port=port, server=server), port, workers):
+        yield port
+
+
+@contextmanager
+def nginx_of(folder: Path, content: str, port: int, workers: int = 1) -> Iterator[None]:
+    """Run nginx with the content of ``http``, which listens on ``port``; begin once it does."""
     assert PROGRAM, "nginx is not installed"
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    values = {"user": getpass.getuser(), "folder": folder, "port": port, "server": server, "workers": workers}
+    values = {"user": getpass.getuser(), "folder": folder, "content": content, "workers": workers}
     (folder / "nginx.conf").write_text(_MAIN.format(**values))
     # Without a group of its own it would hear what the terminal tells the tests.
     process = subprocess.Popen([PROGRAM, "-e", "stderr", "-c", folder / "nginx.conf"], start_new_session=True)
     try:
         eventually(lambda: process.poll() is not None or _listens(port), 10.0, "nginx listens")
         assert process.poll() is None, f"nginx ended with {process.returncode}"
-        yield port
+        yield
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

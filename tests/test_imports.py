@@ -42,7 +42,7 @@ PURE = {
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
-MODULES = {"app", "wsgi", "worker", "relief", "processors", "settings"}
+MODULES = {"app", "wsgi", "worker", "relief", "processors", "doctor", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
 MAY_IMPORT = {
     "wsgi": {"app"},
@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
     "processors": set(),
-    "app": {"settings", "blueprints", "streaming", "stores", "llm"},
+    "doctor": set(),
+    "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),
     "blueprints": {"settings", "streaming", "stores.base", "stores.errors", "llm"},
     "llm": {"settings", "llm", *PURE},
