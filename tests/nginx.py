@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import re
 import shutil
 import socket
 import subprocess
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from settings import ROOT
 from tests.harness import eventually, free_port
 
+DEPLOY = ROOT / "deploy"
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
 _MAIN = """
@@ -58,6 +61,26 @@ def proxy(port: int) -> str:
             proxy_request_buffering off;
         }}
 """
+
+
+def deployed(ports: list[int], port: int, folder: Path, files: Path, tls: bool = True) -> str:
+    """deploy/nginx.conf and its upstream, with the addresses, the certificate and the paths of a test."""
+    upstream = (DEPLOY / "nginx-upstream.conf").read_text()
+    servers = re.findall("^ *server .*;$", upstream, re.MULTILINE)
+    named = "\n".join(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{each}", servers[0]) for each in ports)
+    text = upstream.replace("\n".join(servers), named) + (DEPLOY / "nginx.conf").read_text()
+    listen = f"listen 127.0.0.1:{port}{' ssl http2' if tls else ''};"
+    for here, there in (
+        ("listen 443 ssl http2;", listen),
+        ("/etc/ssl/perennial/", f"{folder}/"),
+        ("/srv/perennial/deploy/nginx-files.conf", f"{folder}/files.conf"),
+    ):
+        assert here in text
+        text = text.replace(here, there)
+    folder.mkdir(parents=True, exist_ok=True)
+    internal = (DEPLOY / "nginx-files.conf").read_text().replace("/srv/perennial/files", str(files))
+    (folder / "files.conf").write_text(internal)
+    return text if tls else re.sub("(?m)^ *ssl_certificate.*;$", "", text)
 
 
 @contextmanager

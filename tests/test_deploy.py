@@ -32,28 +32,6 @@ def installed(name: str) -> str:
     return found or pytest.skip(f"{name} is not installed")
 
 
-def site(ports: list[int], port: int, folder: Path, files: Path) -> str:
-    """deploy/nginx.conf and its upstream with the addresses, the certificate and the paths of a test."""
-    upstream = (DEPLOY / "nginx-upstream.conf").read_text()
-    first, second = (f"server 127.0.0.1:{each} max_fails=0;" for each in (8000, 8001))
-    assert first in upstream
-    assert second in upstream
-    upstream = upstream.replace(first, "".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports))
-    text = (upstream.replace(second, "")) + (DEPLOY / "nginx.conf").read_text()
-    for here, there in (
-        ("listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
-        ("/etc/ssl/perennial/", f"{folder}/"),
-        ("/srv/perennial/deploy/nginx-files.conf", f"{folder}/files.conf"),
-    ):
-        assert here in text
-        text = text.replace(here, there)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "files.conf").write_text(
-        (DEPLOY / "nginx-files.conf").read_text().replace("/srv/perennial/files", str(files))
-    )
-    return text
-
-
 def certify(folder: Path) -> Path:
     """A certificate for 127.0.0.1, signed by itself."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +50,7 @@ def behind(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
         def run(*servers: LiveServer) -> tuple[str, Path]:
             port, folder = free_port(), tmp_path / "nginx"
             certificate = certify(folder)
-            text = site([each.port for each in servers], port, folder, servers[0].files)
+            text = nginx.deployed([each.port for each in servers], port, folder, servers[0].files)
             stack.enter_context(nginx.nginx_of(folder, text, port))
             return f"https://127.0.0.1:{port}", certificate
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from doctor import Place, findings
 from settings import ROOT
 from tests import nginx
 from tests.harness import LiveServer, free_port
@@ -62,10 +63,18 @@ def test_the_doctor_finds_what_a_proxy_does(
 ) -> None:
     """A right proxy is passed; of a wrong one the doctor says what is wrong and what to set, and exits with 1."""
     with nginx.nginx(tmp_path / "nginx", location(server, **changed)) as port:
-        status, said = examine(tmp_path, f"http://127.0.0.1:{port}")
-    assert (status, found in said) == (1 if found else 0, True), said
-    assert ("✓" in said) == (not found)
+        said = "\n".join(findings(Place(f"http://127.0.0.1:{port}")))
+    assert found in said
+    assert bool(said) == bool(found)
     assert "nginx:" in said or not found
+
+
+def test_the_command_says_what_it_found(server: LiveServer, tmp_path: Path) -> None:
+    """It exits with 0 where nothing is wrong, and with 1 where something is."""
+    assert examine(tmp_path, server.url) == (0, "✓ Streams arrive as they are made, uploads too, and a cut is seen.\n")
+    with nginx.nginx(tmp_path / "nginx", location(server, chunked_transfer_encoding="off")) as port:
+        status, said = examine(tmp_path, f"http://127.0.0.1:{port}")
+    assert (status, "✗ The proxy hides a cut" in said) == (1, True)
 
 
 def test_the_doctor_says_that_nobody_answers(tmp_path: Path) -> None:
