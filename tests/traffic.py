@@ -23,6 +23,7 @@ from pathlib import Path
 
 from settings import ROOT
 from tests import chat_peers
+from tests.clients import RawClient
 from tests.survival_clients import DurableLive, EventSource, Publisher, Reader, Seen, message
 
 STREAM = "/v1/stream/traffic"
@@ -82,7 +83,7 @@ class Traffic:
 
     def _work(self) -> dict[str, Callable[[int], str]]:
         """What is done again and again, by name: each returns what its user was told of a failure, "" without one."""
-        work: dict[str, Callable[[int], str]] = {"say": self._say, "tus": self._upload}
+        work: dict[str, Callable[[int], str]] = {"say": self._say, "tus": self._upload, "slow": self._read_slowly}
         if shutil.which("curl"):
             work |= {"download": self._download, "export": self._export, "text": self._text}
         if not chat_peers.missing():
@@ -115,8 +116,17 @@ class Traffic:
         # What it retries it warns of; only its exit status is a failure.
         return (run.stderr.strip() or "failed") if run.returncode else "", path.read_bytes() if path.exists() else b""
 
+    def _read_slowly(self, turn: int) -> str:
+        """Some three seconds for the file, which no buffer on the way can hold."""
+        with RawClient(self.port, receive_buffer_bytes=65536, timeout_s=120.0) as client:
+            client.request("GET", "/api/download/traffic.bin", [("Connection", "close")])
+            while not client.answer.end:
+                client.receive()
+                self._stopped.wait(0.05)
+            return "" if client.answer.body == self._file else repr(client.answer)
+
     def _download(self, turn: int) -> str:
-        error, data = self._curl("download", "/api/download/traffic.bin", "--limit-rate", "1M")
+        error, data = self._curl("download", "/api/download/traffic.bin")
         return error or ("" if data == self._file else f"{len(data)} bytes came, and not those of the file")
 
     def _export(self, turn: int) -> str:
