@@ -7,6 +7,8 @@ Rules:
 - A worker that wants to go asks its master, in a byte of memory that they share, and serves on meanwhile.
 - The master starts another one. Only when as many serve as should, the one that asked is relieved; where the new one
   does not come up, the old one goes on.
+- A reload does not keep the master from its work: gunicorn's would wait in it until the old workers have ended, for the
+  whole grace time, in which a crashed worker is not replaced and no signal is heard.
 - Who was relieved drains as at a stop, but without a deadline: SIGTERM and SIGHUP set one.
 """
 
@@ -21,6 +23,8 @@ from typing import Any
 from streaming.memory import own_bytes
 
 BOOTING, SERVING, ASKING, RELIEVED = range(4)
+# gunicorn counts its workers, and the oldest have the lowest number.
+_AGES = 2**40
 
 
 class Stage:
@@ -73,22 +77,40 @@ class Relief:
         self._extra = 0
         # Those that a reload has told to go.
         self._dismissed: set[int] = set()
+        self._reloading = False
+        self._aged: list[Any] = []
         arbiter.manage_workers = self.manage
 
     def reloaded(self) -> None:
         """To be called at a reload, when the number of workers is as in the settings and none has been started."""
         self._extra = 0
         self._dismissed = set(self._arbiter.WORKERS)
+        self._reloading = True
 
     def manage(self) -> None:
-        """Start a worker for each that leaves; relieve who asked as soon as as many serve as should."""
-        workers = [worker for pid, worker in self._arbiter.WORKERS.items() if pid not in self._dismissed]
+        """Have a worker for each that leaves; relieve who asked as soon as as many serve as should."""
+        while self._aged:
+            self._aged.pop().age -= _AGES
+        staff = self._arbiter.WORKERS
+        self._dismissed &= staff.keys()  # the number of one that has ended may be another's one day
+        workers = [worker for pid, worker in staff.items() if pid not in self._dismissed]
         leaving = [worker for worker in workers if worker.stage.get() in (ASKING, RELIEVED)]
-        if len(leaving) != self._extra:
-            self._arbiter.num_workers += len(leaving) - self._extra
-            self._extra = len(leaving)
+        # In the reload itself gunicorn tells all old ones to go, as more than there are to be.
+        extra = len(leaving) + (0 if self._reloading else len(staff) - len(workers))
+        if extra != self._extra:
+            self._arbiter.num_workers += extra - self._extra
+            self._extra = extra
         self._manage()
+        if self._reloading:
+            self._reloading = False
+            self._hurry()
         serving = sum(worker.stage.get() == SERVING for worker in workers)
         if serving >= self._arbiter.num_workers - self._extra:
             for worker in leaving:
                 worker.stage.set(RELIEVED)
+
+    def _hurry(self) -> None:
+        """Until ``manage`` is called next, let gunicorn's reload take the old workers for new ones, and so be over."""
+        self._aged = [worker for pid, worker in self._arbiter.WORKERS.items() if pid in self._dismissed]
+        for worker in self._aged:
+            worker.age += _AGES

@@ -49,6 +49,7 @@ class Account:
         self._began = environ.get(BEGAN) or time.monotonic()
         self._over = False
         tally.open.add(self)
+        tally.kinds[kind] += 1
         if _resumes(environ):
             tally.resumed[kind] += 1
 
@@ -60,6 +61,7 @@ class Account:
             return
         self._over = True
         tally.open.discard(self)
+        tally.kinds[self.kind] -= 1
         tally.ended[self.kind, self.how] += 1
         tally.bytes[self.kind] += self.bytes
         tally.events[self.kind] += self.events
@@ -121,10 +123,14 @@ class Times:
 
 
 class Tally:
-    """What this worker has counted since ``metrics`` took it last; ``open``: the accounts of all open streams."""
+    """What this worker has counted since ``metrics`` took it last.
+
+    ``open``: the accounts of all open streams, ``kinds``: how many of each.
+    """
 
     def __init__(self) -> None:
         self.open: set[Account] = set()
+        self.kinds: Counter[str] = Counter()
         self.ended: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
         self.events: Counter[str] = Counter()

@@ -29,6 +29,8 @@ from streaming.wire import links
 REGISTRY = CollectorRegistry()
 
 _SAMPLE_S = 1.0
+# To look at each of ten thousand streams takes some milliseconds.
+_EACH_S = 5.0
 _LAG_STEP_S = 0.25
 # Of struct tcp_info (linux/tcp.h): of a listener, how many connections wait to be accepted.
 _UNACKED = slice(24, 28)
@@ -122,14 +124,17 @@ class Watch:
     def __init__(self, queues: Mapping[str, Callable[[], int]], listeners: Sequence[Any]) -> None:
         self._queues = queues
         self._listeners = [each for each in listeners if each.family in (socket.AF_INET, socket.AF_INET6)]
-        self._kinds: set[str] = set()
+        self._each_at = 0.0
         _WORKERS.set(1)
         self.greenlets = [gevent.spawn(self._look), gevent.spawn(_measure_loop)]
 
     def _look(self) -> None:
         while True:
             take()
-            self._streams()
+            for kind, count in tuple(tally.kinds.items()):
+                _OPEN.labels(kind).set(count)
+            if time.monotonic() >= self._each_at:
+                self._look_at_each()
             for name, depth in self._queues.items():
                 _QUEUE.labels(name).set(depth())
             _ACCEPTS.set(max(map(_accepts, self._listeners), default=0))
@@ -137,20 +142,17 @@ class Watch:
             _MEMORY.set(own_bytes())
             gevent.sleep(_SAMPLE_S)
 
-    def _streams(self) -> None:
-        """Ten thousand of them are looked at in slices."""
-        kinds, lag, now, pace = dict.fromkeys(self._kinds, 0), 0.0, time.monotonic(), Pace()
-        for account in list(tally.open):
-            kinds[account.kind] = kinds.get(account.kind, 0) + 1
+    def _look_at_each(self) -> None:
+        """Find the slowest, in slices."""
+        now, pace, lag = time.monotonic(), Pace(), 0.0
+        for account in tuple(tally.open):
             source = account.source
             if isinstance(source, Follow) and not source.caught_up:
                 lag = max(lag, now - source.read_at)
             pace.rest()
-        self._kinds = set(kinds)
-        for kind, count in kinds.items():
-            _OPEN.labels(kind).set(count)
         _LAG.set(lag)
         _BLOCKED.set(links.slowest_s(now, pace))
+        self._each_at = time.monotonic() + _EACH_S
 
 
 def _measure_loop() -> None:

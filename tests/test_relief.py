@@ -17,6 +17,7 @@ import relief
 from streaming import memory
 from tests import redis_server
 from tests.harness import EventStream, LiveServer, RawClient, eventually
+from tests.sockets import listens
 
 
 @pytest.fixture(params=["sqlite and one worker", "redis and two"])
@@ -72,6 +73,7 @@ def test_a_worn_worker_is_relieved_without_a_cut(
         "fresh ones, as many",
     )
     assert "graceful timeout" not in server.log_text()
+    server.wait_log('"path":"/api/events".*"end":"drained"')
 
 
 @pytest.mark.slow
@@ -106,6 +108,25 @@ def test_a_reload_ends_also_those_that_are_being_relieved(live_server: Callable[
         server.signal(signal.SIGHUP)
         assert text.read_to_end(30.0).end == "cut"
     eventually(lambda: len(server.pids()) == 1 and not set(both) & set(server.pids()), 30.0, "one new worker")
+
+
+@pytest.mark.slow
+def test_a_reload_keeps_the_master_at_work(live_server: Callable[..., LiveServer]) -> None:
+    """While an old worker finishes a long text a new one that is killed is replaced, and SIGTERM is heard."""
+    server = live_server(GRACEFUL_TIMEOUT=60)
+    (old,) = server.pids()
+    with RawClient(server.port, timeout_s=60.0) as text:
+        text.request("GET", "/api/stream?chunks=100&interval=0.1").read_body_until(b"Chunk 0\n")
+        server.signal(signal.SIGHUP)
+        eventually(lambda: set(server.pids()) - {old} and server.answers(), 30.0, "a new worker")
+        (new,) = set(server.pids()) - {old}
+        server.signal(signal.SIGKILL, new)
+        eventually(lambda: set(server.pids()) - {old, new} and server.answers(), 10.0, "another one")
+        server.signal(signal.SIGTERM)
+        eventually(lambda: not listens(server.pid, server.port), 5.0, "the master has heard it")
+        assert text.read_to_end(60.0).end == "clean"
+        assert text.answer.body.endswith(b"Chunk 99\n")
+    assert server.wait_exit(20.0) == 0
 
 
 @pytest.mark.slow
