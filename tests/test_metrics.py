@@ -140,6 +140,25 @@ def test_a_failure_is_an_end_of_its_own(house: LiveServer) -> None:
     eventually(lambda: value(house, "perennial_streams_ended_total", kind="download", end="failed") == 1, 5.0)
 
 
+def test_an_upload_is_a_stream_too(house: LiveServer) -> None:
+    """Its bytes are those that came in: of a whole one, of a form, and of one whose client left."""
+    with RawClient(house.port) as client:
+        client.request("POST", "/api/upload-progress", [("X-Request-ID", "whole")], b"x" * 1000).read_to_end()
+        form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nfile\r\n--b--\r\n'
+        headers = [("X-Request-ID", "form"), ("Content-Type", "multipart/form-data; boundary=b")]
+        assert client.request("POST", "/api/upload-progress", headers, form).read_to_end().status == 201
+    with RawClient(house.port) as client:
+        client.send(
+            b"POST /api/upload-progress?id=half HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n"
+            b"Content-Length: 8\r\n\r\nhalf"
+        )
+        eventually(lambda: value(house, "perennial_streams_open", kind="upload") == 1, 5.0, "it is open")
+    for id, size, end in (("whole", 1000, "complete"), ("form", len(form), "complete"), ("left", 4, "left")):
+        told = line(house, request=id)
+        assert (told["stream"], told["bytes"], told["end"]) == ("upload", size, end)
+    eventually(lambda: value(house, "perennial_streams_open", kind="upload") == 0, 5.0, "none is open")
+
+
 @pytest.mark.slow
 def test_a_client_that_does_not_read_is_a_slow_one(house: LiveServer) -> None:
     """It is seen while it holds a write up, and told as cut for that."""
