@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow soak conformance check format bench clean
+.PHONY: help run test test-slow soak survive conformance check format bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-11s %s\n' "$$name" "$$text"; done
@@ -29,6 +29,9 @@ test-slow: $(DEV) ## the tests that take minutes: load, memory, endurance
 
 soak: $(DEV) ## ten minutes of mixed traffic with a reload each minute (ARGS="--minutes 1 --store redis")
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+survive: $(DEV) ## every kind of stream through faults (ARGS="--episodes 2000 --seed 7")
+	@$(BIN)/python -m tests.survive $(ARGS)
 
 conformance: $(DEV) ## the Durable Streams protocol's own tests, with Node 20 (ARGS="sqlite-2 redis-1" chooses servers)
 	@$(BIN)/python -m tests.conformance.run $(ARGS)

@@ -6,16 +6,19 @@ import atexit
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
-from flask import Flask, Request, Response, jsonify
+from flask import Flask, Request, Response, jsonify, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import doctor
 import settings as settings_module
+from blueprints import access as access_blueprint
 from blueprints import (
     chat,
     completions,
@@ -28,6 +31,7 @@ from blueprints import (
     status,
     streams,
     text,
+    token_commands,
     uploads,
 )
 from llm.models import Models
@@ -41,13 +45,15 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import accounts, bodies, metrics, reconnects, wire
+from streaming import access, accounts, bodies, cross_origin, metrics, rate_limits, reconnects, wire
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
-from streaming.errors import DiskFull, Problem, Unavailable
+from streaming.errors import DiskFull, Problem, Unauthorized, Unavailable
 from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
+from streaming.shares import Shares
+from streaming.url_tokens import WithoutUrlTokens
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -60,7 +66,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.session_interface = NoSession()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # //etc/passwd is no file, and no reason for a redirect either
+    app.extensions["guard"] = guard = access.make(settings)
+    if guard.closed and "public" not in settings.FILES_CACHE_CONTROL:
+        # What one caller may see, a cache on the way must not give to another.
+        settings = replace(settings, FILES_CACHE_CONTROL=f"private, {settings.FILES_CACHE_CONTROL}")
     app.extensions["settings"] = settings
+    app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
+    app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
+    app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
@@ -77,7 +90,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
-    wire.links.configure(settings.SEND_TIMEOUT_S)
+    wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
     accounts.lines.configure(settings.STREAM_LOG)
     blueprints = (
         text,
@@ -92,15 +105,24 @@ def create_app(settings: Settings | None = None) -> Flask:
         streams,
         pages,
         status,
+        access_blueprint,
     )
     for blueprint in blueprints:
         app.register_blueprint(blueprint.blueprint)
     app.cli.add_command(doctor.command)
+    app.cli.add_command(token_commands.commands)
     app.register_error_handler(Problem, problem_response)
+    app.register_error_handler(Unauthorized, _unauthorized)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
+    app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
-    app.wsgi_app = Direct(app, "downloads", downloads.place)  # type: ignore[method-assign]  # as Flask's docs have it
+    rate_limits.limit(app, settings, problem_response)
+    cross_origin.allow(app, settings.CORS_ORIGINS)
+    wsgi_app: Any = WithoutUrlTokens(Direct(app, "downloads", downloads.place))
+    if hops := settings.TRUSTED_PROXIES:
+        wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=0)
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's docs have it
     atexit.register(accounts.lines.flush)
     atexit.register(metrics.take)
     atexit.register(log.dispose)
@@ -184,6 +206,12 @@ def problem_response(problem: Problem) -> Response:
     if problem.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(problem.retry_after_s))
     return response
+
+
+def _unauthorized(problem: Unauthorized) -> Response:
+    """A page asks for the token itself."""
+    of_page = request.blueprint == "pages"
+    return access_blueprint.form_instead(problem) if of_page else problem_response(problem)
 
 
 def _http_error(error: HTTPException) -> Response:

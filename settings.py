@@ -106,6 +106,49 @@ class Settings:
     STREAM_LOG: str = _setting(
         "-", "where one line of JSON for each finished stream goes: - (standard output), a file, or nowhere (empty)"
     )
+    API_TOKENS: str = _setting(
+        "",
+        "who may do what by a static token: <name> <SHA-256 of the token> <scope> <scope> …, several separated by ;",
+    )
+    JWT_KEY: str = _setting("", "the key (HS256, 32 bytes at least) of signed tokens and links")
+    JWT_JWKS: str = _setting("", "the public keys of signed tokens: a JWK Set, as a file or behind a URL")
+    JWT_AUDIENCE: str = _setting("", "the audience that a signed token must have; empty: none")
+    JWT_ISSUER: str = _setting("", "the issuer that a signed token must have; empty: any")
+    LINK_S: float = _setting(3600.0, "seconds that a signed link may live at the most")
+    ALLOW_ANONYMOUS: str = _setting("0", "1: everybody may do everything, also from other machines", choices=("0", "1"))
+    TRUSTED_HOSTS: str = _setting(
+        "",
+        "the names of this server, comma-separated, .example.org with all below it; empty: any, but names of this machine only where nobody needs a token",
+    )
+    TRUSTED_PROXIES: int = _setting(0, "proxies in front whose X-Forwarded-For and X-Forwarded-Proto count", zero=True)
+    CORS_ORIGINS: str = _setting(
+        "", "origins whose pages may use this server, comma-separated: https://app.example.org; *: every one"
+    )
+    HEADERS_S: float = _setting(15.0, "seconds in which the headers of a connection's first request must have come")
+    RATE_LIMIT: str = _setting(
+        "", "how often a caller may ask, such as 100/second;20000/hour; empty: as often as it likes"
+    )
+    RATE_LIMIT_URL: str = _setting(
+        "",
+        "where that is counted: memory:// (each worker for itself) or redis://…; empty: in the Redis of STREAMS_URL, else in memory",
+    )
+    CALLER_STREAMS: int = _setting(
+        0, "open streams of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    CALLER_RUNS: int = _setting(
+        0, "running durable streams (?durable=1) of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    CALLER_EXPORTS: int = _setting(
+        0, "running exports of each caller in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    MAX_UPLOADS: int = _setting(1000, "uploads that one worker takes at once; beyond them 503; 0: no bound", zero=True)
+    CALLER_UPLOADS: int = _setting(
+        0, "uploads of each caller at once in one worker; beyond them 429; 0: no bound", zero=True
+    )
+    UPLOAD_BYTES: int = _setting(0, "bytes of uploads in an hour, in all; beyond them 503; 0: no bound", zero=True)
+    CALLER_UPLOAD_BYTES: int = _setting(
+        0, "bytes of uploads in an hour of each caller; beyond them 429; 0: no bound", zero=True
+    )
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @property

@@ -10,6 +10,9 @@ Rules:
 - A connection whose requests come without a pause lets the others have their turn.
 - What is still at work after ``graceful_timeout`` is killed, and its clients see a cut. A worker that was relieved
   (relief.py) has no such time.
+- A connection has ``HEADERS_S`` seconds for the head of its first request. When there is hardly a place left, the one
+  that has waited longest for a request is ended for the one that comes: who opens connections to say nothing on them,
+  or a byte now and then, holds up nobody else.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import gevent
@@ -34,12 +38,15 @@ from gunicorn.workers.ggevent import GeventWorker
 import relief
 from streaming import runs
 from streaming.accounts import BEGAN
-from streaming.pace import SHORT_SLICE_S, Pace, look_around
+from streaming.pace import Pace
 from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
 # Of the grace time, the master's own too: to mark what could not be finished, before it kills.
 MARK_S = 1.0
+# So many places are kept free by ending connections that wait; and so many of these are looked through for a fresh one.
+_SPARE = 100
+_LOOKED_AT = 64
 _SIGTERM = 15
 
 
@@ -72,6 +79,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Connections between two requests: the greenlet, its time-out, and whether it has served a request.
         self._idle: dict[Any, gevent.Timeout] = {}
         self._served: set[Any] = set()
+        self._pools: list[Pool] = []
         # Python's own handler would run only when the loop next wakes.
         gevent.signal_handler(_SIGTERM, self.handle_exit, _SIGTERM, None)
 
@@ -119,11 +127,12 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         listener.setblocking(1)
         ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         pool = Pool(self.worker_connections)
+        self._pools.append(pool)
         # Its name and not itself: a connection accepted just before a drain is handled after the listener is closed.
         named = _Named(listener.getsockname())
         server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **ssl_args)
-        if self.cfg.workers > 1:
-            server.max_accept = 1
+        # Each begins with a request: a hundred at once would be one long turn for all the others.
+        server.max_accept = 1 if self.cfg.workers > 1 else 4
         server.start()
         return server
 
@@ -147,18 +156,27 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             if fresh_too or greenlet in self._served:
                 loop.run_callback(self._end_one, greenlet, timeout)
 
-    def _end_one(self, greenlet: Any, timeout: gevent.Timeout) -> None:
-        if self._idle.get(greenlet) is timeout and not _has_input(greenlet):
+    def _end_one(self, greenlet: Any, timeout: gevent.Timeout, at_once: bool = False) -> None:
+        if self._idle.get(greenlet) is timeout and (at_once or not _has_input(greenlet)):
             del self._idle[greenlet]
             greenlet.throw(timeout)
+
+    def _make_room(self) -> None:
+        """End the connection that has waited longest: one without a request so far, if there is any of these."""
+        waiting = list(islice(self._idle, _LOOKED_AT))
+        if chosen := next((each for each in waiting if each not in self._served), next(iter(waiting), None)):
+            timeout = self._idle.pop(chosen)
+            self._idle[chosen] = timeout  # behind the others: who comes in the same moment ends another one
+            gevent.get_hub().loop.run_callback(self._end_one, chosen, timeout, True)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Around the wait for a connection's next request: it ends silently after ``keepalive`` s, or by a drain."""
         greenlet = gevent.getcurrent()
         # Whose client is quick finds its next request already there, and would never wait (p99 of the others: 1.3 s).
-        greenlet.pace.rest(partial(look_around, greenlet.client))
-        with gevent.Timeout(self.cfg.keepalive, False) as timeout:
+        greenlet.pace.rest()
+        limit_s = self.cfg.keepalive if greenlet in self._served else min(self.cfg.keepalive, links.headers_s)
+        with gevent.Timeout(limit_s, False) as timeout:
             self._idle[greenlet] = timeout
             try:
                 yield
@@ -168,8 +186,10 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         greenlet = gevent.getcurrent()
+        if any(pool.free_count() < _SPARE for pool in self._pools):
+            self._make_room()
         greenlet.client = client
-        greenlet.pace = Pace(SHORT_SLICE_S)
+        greenlet.pace = Pace()
         try:
             super().handle(listener, client, addr)
         finally:

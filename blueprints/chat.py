@@ -13,7 +13,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from llm import messages
 from llm.models import Models
 from settings import Settings
-from streaming import bodies, chat_answers
+from streaming import bodies, callers, chat_answers
 from streaming.chat_answers import chats
 from streaming.chat_framings import ChatText, DataStream, UIMessageStream
 from streaming.chat_index import digest
@@ -66,7 +66,7 @@ def resume(id: str) -> Response:
 def stop(id: str) -> Response:
     """End the chat's answer where it is, whoever makes it; what came is kept."""
     Parameters()
-    return jsonify(chats().stop(chats().find(id)))
+    return jsonify(chats().stop(chat_answers.find("write", id)))
 
 
 @blueprint.after_request
@@ -81,7 +81,7 @@ def plain_errors(response: Response) -> Response:
 def _resumed(query: Parameters, chat: str, protocol: str, nothing: Callable[[], Response]) -> Response:
     protocol = _asked_protocol(query) or protocol
     try:
-        run_id = chats().find(chat)
+        run_id = chat_answers.find("read", chat)
     except NotFound:
         return nothing()
     number = chat_answers.place(run_id)
@@ -107,6 +107,7 @@ def _ask(question: messages.Question, body: bytes) -> Ask:
         digest(*same, last) if question.chat and question.last_id else "",
         chat_answers.idempotency_key(),
         digest(body),
+        callers.mark(),
     )
 
 

@@ -12,14 +12,14 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from llm import messages
 from llm.models import Models
 from settings import Settings
-from streaming import bodies, chat_answers, wire
+from streaming import bodies, callers, chat_answers, wire
 from streaming.chat_answers import chats
 from streaming.chat_index import digest
 from streaming.chat_parts import Parts
 from streaming.chats import Ask
 from streaming.completion_framings import Completion, CompletionChunks, error_body
 from streaming.cursors import Parameters
-from streaming.errors import ClientLeft, StreamFailed, UnsupportedType, UpstreamFailed
+from streaming.errors import ClientLeft, StreamFailed, Unauthorized, UnsupportedType, UpstreamFailed
 from streaming.events import Event
 from streaming.response import Begun, respond
 
@@ -33,7 +33,7 @@ def completions() -> Response:
     body = _body()
     question = messages.read(body, settings.CHAT_MAX_TOKENS)
     model = models.named(question.model)
-    ask = Ask("", chat_answers.caller(), key=chat_answers.idempotency_key(), body=digest(body))
+    ask = Ask("", chat_answers.caller(), key=chat_answers.idempotency_key(), body=digest(body), mark=callers.mark())
     parts = Parts("", model, int(time.time()), question.size)
     run_id, _ = chats().begin(ask, parts, models.asked(model, question))
     answer = chat_answers.begun(run_id, settings.CHAT_HEADERS_S)
@@ -75,6 +75,8 @@ def _whole(answer: Begun, headers: dict[str, str]) -> Response:
             if isinstance(item, Event):
                 whole.add(item)
     except wire.Interrupted:
+        if link.expired and not link.gone:
+            raise Unauthorized("The token has expired.") from None
         raise ClientLeft("The client left before the answer was whole.") from None
     except StreamFailed as error:
         raise UpstreamFailed(str(error)) from error

@@ -17,6 +17,7 @@ from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType
 from streaming.files import respond_file
 from streaming.folders import Entry, list_below
+from streaming.rate_limits import uploading
 
 blueprint = Blueprint("downloads", __name__)
 
@@ -47,6 +48,7 @@ def place(path: str) -> tuple[str, bool] | None:
 
 
 @blueprint.post("/api/video")
+@uploading
 def post_video() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("id")
     id = query.text("id", "", _VIDEO_ID, "1 to 64 of the characters A-Z a-z 0-9 _ -") or secrets.token_urlsafe(12)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
@@ -17,22 +18,28 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log, Query, Snapshot, Tables
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
-from streaming import readers
+from streaming import callers, readers
+from streaming.conditions import Validators
 from streaming.content_codings import Compressed, coding
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, NotAcceptable, NotFound, RangeNotSatisfiable
 from streaming.formats import BY_ENDING, BY_NAME, BY_TYPE, FORMATS, Format, by_file_name
 from streaming.framings import SSE, Framing, Text
-from streaming.one_range import Unsatisfiable, one_range
 from streaming.queries import ENDINGS, NAMES, read_query
+from streaming.ranges import Resolution, Span, resolve
 from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
 from streaming.representations import Measured, measured, part
 from streaming.response import respond
+from streaming.shares import CountedSnapshot, nothing
 from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 
 blueprint = Blueprint("exports", __name__)
 
 _ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
+# Of a change that nobody knows: no date of a request is that of it.
+_NO_DATE = -1
+# With its caller's mark.
+_SCOPED_ID = "[A-Za-z0-9_-]{1,81}"
 _OPTIONS = ("format", "filename", "excel", "length", "id")
 
 
@@ -77,7 +84,7 @@ def export_file(name: str) -> Response:
         return _export(table, format)
     if "." in name:
         raise NotFound(f"There is no such format; there are {', '.join(BY_ENDING)}.")
-    return _receipt(name)
+    return _receipt(callers.scoped(name))
 
 
 def _export(table: str, format: Format | None) -> Response:
@@ -86,7 +93,7 @@ def _export(table: str, format: Format | None) -> Response:
     framing = asked.format.make(asked.query, False)  # before the snapshot: it may be refused
     if request.method == "HEAD" and not asked.exact:
         return respond(iter(()), _coded(framing, asked.coding), headers=asked.headers)
-    snapshot = tables.snapshot()
+    snapshot = _counted(tables)
     try:
         headers = asked.headers | {"Export-Snapshot": snapshot.name}
         if asked.exact:
@@ -95,6 +102,17 @@ def _export(table: str, format: Format | None) -> Response:
     except BaseException:
         snapshot.close()
         raise
+
+
+def _counted(tables: Tables) -> Snapshot:
+    """Return a snapshot that is one of its caller's exports until it is closed. Raises TooManyRequests, StoreError."""
+    leave = current_app.extensions["exports"].enter(callers.key())
+    try:
+        snapshot = tables.snapshot()
+    except BaseException:
+        leave()
+        raise
+    return snapshot if leave is nothing else CountedSnapshot(snapshot, leave)
 
 
 def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:
@@ -114,13 +132,13 @@ def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Respon
         "Accept-Ranges": "bytes" if resumable else "none",
         "Repr-Digest": measures.repr_digest,
     }
-    if request.headers.get("If-None-Match") and request.if_none_match.contains_weak(measures.etag.strip('"')):
+    resolution = _resolution(measures, resumable)
+    if resolution.status in (304, 412):
         snapshot.close()
-        return Response(status=304, headers=headers)
-    range = _range(measures) if resumable and request.method == "GET" else None
-    begin, end = range or (0, measures.length)
+        return Response(status=resolution.status, headers=headers)
+    ((begin, end),) = resolution.spans
     receipt = None
-    if range is None and request.method == "GET":
+    if resolution.status == 200 and request.method == "GET":
         receipt = _begun(asked, snapshot)
         headers["Export-Receipt"] = f"/api/export/{receipt.id}"
     blocks = part(snapshot, asked.query, asked.format, measures, begin, end)
@@ -129,20 +147,22 @@ def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Respon
         framing = Receipted(framing, receipt)
     response = respond(Exported(blocks, snapshot.close, receipt), framing, headers=headers)
     response.content_length = end - begin
-    if range is not None:
+    if resolution.status == 206:
         response.status_code = 206
         response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{measures.length}"
     return response
 
 
-def _range(measures: Measured) -> tuple[int, int] | None:
-    asked, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
-    try:
-        return one_range(asked, condition.strip(), measures.etag, measures.length)
-    except Unsatisfiable:
+def _resolution(measures: Measured, resumable: bool) -> Resolution:
+    """What the request gets, in one span; several ranges get the whole. Raises RangeNotSatisfiable."""
+    names = ("If-Match", "If-None-Match", *(("Range", "If-Range") if resumable else ()))
+    fields = {name.lower(): request.headers[name] for name in names if name in request.headers}
+    resolution = resolve(request.method, fields, Validators(measures.etag, _NO_DATE), measures.length, time.time())
+    if resolution.status == 416:
         raise RangeNotSatisfiable(
             "The range begins behind the end.", headers={"Content-Range": f"bytes */{measures.length}"}
-        ) from None
+        )
+    return resolution if len(resolution.spans) < 2 else Resolution(200, (Span(0, measures.length),))
 
 
 def _asked(table: str, format: Format | None) -> _Asked:
@@ -163,7 +183,7 @@ def _asked(table: str, format: Format | None) -> _Asked:
     # With a length, the bytes of a range are those of the rows: identity.
     coded = "" if exact else coding(request.headers.get("Accept-Encoding", ""))
     vary = ", ".join([*(["Accept"] if negotiated else []), *([] if exact else ["Accept-Encoding"])])
-    id = asked.text("id", "", *_ID) or secrets.token_urlsafe(12)
+    id = callers.scoped(asked.text("id", "", *_ID) or secrets.token_urlsafe(12))
     return _Asked(query, chosen, filename or f"{query.table.name}.{chosen.endings[0]}", exact, id, coded, vary)
 
 
@@ -215,7 +235,7 @@ def _schema(table: str) -> Response:
 def _receipt(id: str) -> Response:
     """The receipt as it stands, or as events while it changes."""
     query = Parameters("after")
-    if not re.fullmatch(_ID[0], id):
+    if not re.fullmatch(_SCOPED_ID, id):
         raise BadRequest(f"id must be {_ID[1]}.", parameter="id")
     store: Log = current_app.extensions["log"]
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")

@@ -14,6 +14,7 @@ from stores.errors import NoUpload, PartMissing, StoreError
 from streaming import draft_uploads, tus, tus_uploads, upload_draft
 from streaming.cursors import Parameters
 from streaming.errors import NotFound
+from streaming.rate_limits import uploading
 from streaming.upload_requests import PREFIX, empty, headers, intake
 
 blueprint = Blueprint("resumables", __name__)
@@ -22,6 +23,7 @@ URL = PREFIX + "<id>"
 
 
 @blueprint.post("/api/uploads", provide_automatic_options=False)
+@uploading
 def create() -> Response:
     Parameters()
     asked = headers()
@@ -29,6 +31,7 @@ def create() -> Response:
 
 
 @blueprint.route(URL, methods=["PATCH"], provide_automatic_options=False)
+@uploading
 def append(id: str) -> Response:
     Parameters()
     asked = headers()

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, current_app, request
 from settings import Settings
 from stores.base import Batch, Log, State
 from stores.errors import NoStream, StoreError, StreamGone
-from streaming import bodies, durable, durable_answers, durable_errors, durable_reads, wire
+from streaming import bodies, callers, durable, durable_answers, durable_errors, durable_reads, needs, wire
 from streaming.chat_answers import chats
 from streaming.durable import Place
 from streaming.durable_framings import Body, DurableSSE, body
@@ -43,6 +43,8 @@ def create(path: str) -> Response:
     path = durable.of_clients(_path())
     config, closed, sent = durable.creation(request.headers), durable.closing(request.headers), _body()
     log = _log()
+    if config.forked_from:
+        callers.check(needs.stream("read", config.forked_from))
     with _forking():
         if config.forked_from and sent and not config.content_type:
             config = replace(config, content_type=log.state(config.forked_from).config.content_type)

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log, Part, Uploads
 from stores.errors import KeyReused, NameTaken, StoreError, StoreFull, StreamClosed, UnknownOffset
-from streaming import bodies, digests, file_names, readers, stored
+from streaming import bodies, callers, digests, file_names, readers, stored
 from streaming.arrivals import Arrivals
 from streaming.cursors import Parameters, last_event_id
 from streaming.digests import Digests
@@ -21,6 +21,7 @@ from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailabl
 from streaming.framings import SSE
 from streaming.multipart import FormFile
 from streaming.progress import Progress
+from streaming.rate_limits import uploading
 from streaming.response import respond
 
 log = logging.getLogger("perennial.uploads")
@@ -42,13 +43,14 @@ class Asked:
 
 
 @blueprint.post("/api/upload-progress")
+@uploading
 def upload_progress() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("filename", "id", "exists")
     id = query.text("id", "", *_ID) or secrets.token_urlsafe(12)
     asked = _asked(query)
     body = _body(asked)
     store: Log = current_app.extensions["log"]
-    path = stored.progress_path(id)
+    path = stored.progress_path(callers.scoped(id))
     total = None if isinstance(body, FormFile) else bodies.length(request.environ)
     progress = Progress(store, path, total)
     with current_app.extensions["lease"].holding(path):  # first: without it the progress could be open for ever
@@ -167,7 +169,7 @@ def upload_progress_events(id: str) -> Response:
         raise BadRequest(f"id must be {_ID[1]}.", parameter="id")  # or it would wait for what cannot come
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")
     store: Log = current_app.extensions["log"]
-    path = stored.progress_path(id)
+    path = stored.progress_path(callers.scoped(id))
     try:
         state = store.read(path, cursor, limit=0)
     except UnknownOffset:

@@ -1,18 +1,20 @@
-"""The rows of one COPY … TO STDOUT as blocks of lines, read by libpq's own loop.
+"""The rows of one COPY … TO STDOUT as blocks of lines.
 
 Rules:
-- One message of the protocol is one row. Each is added to the block at once and freed: a list of them, joined, took
-  twice the time, and psycopg's iterator three times.
-- PostgreSQL ends a line with LF, in CSV too. Where a block has no other LF than those, all are replaced at once; else
-  those outside of quotes are: a field is whole in its block, and a quote inside of it is two.
+- Where a line shows its own key, and the connection is plain, the rows are read past libpq, many at once
+  (``copy_messages``); whatever else the server says is handed to libpq. Elsewhere libpq gives out one row at a time.
+- PostgreSQL ends a line with LF, in CSV too: only those are replaced, never one inside of a field.
 - The wait for the socket is in the event loop. What has come is handed over when nothing follows for ``_PATIENCE_S``.
 - Only COMMAND_OK at the end is an end: a connection that was lost is an error (libpq's PQgetCopyData, PQgetResult).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Generator, Iterator, Sequence
 
 import gevent
 import gevent.socket
@@ -20,9 +22,10 @@ import msgspec
 from gevent.hub import Waiter
 from psycopg import OperationalError, errors
 from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn
+from psycopg.pq.abc import PGconn, PGresult
 
 from stores.base import Block, Query, Rows
+from stores.copy_messages import ROW, Taken, length, take
 from stores.postgres_lines import DELIMITERS, hides_key
 from stores.postgres_schema import Shape
 from streaming.events import TICK_S
@@ -30,11 +33,17 @@ from streaming.events import TICK_S
 _FIRST_BYTES = 4096  # so that the first byte leaves early
 _BLOCK_BYTES = 64 * 1024
 _MAX_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
+_HANDED_BYTES = 16 * 1024  # less than a socket holds
 _PATIENCE_S = 0.02
+# The server sends 8 KiB at a time. To be woken for each costs as much CPU as all else that is done with its rows.
+_NAP_S = 0.001
 _LINE_ENDS: dict[Rows, bytes] = {"csv": b"\r\n", "ndjson": b"\n"}
 _FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(?:[,\n]|\Z)')
 
 _END = object()
+# Messages that can come before the rows and between them: the copy begins, a notice, a setting, a notification.
+_ASIDE = b"HNSA"
 
 
 class Reading:
@@ -50,6 +59,7 @@ class Reading:
         self._unique = shape.table.ordered
         self._begun = False
         self._first = ""
+        self._data = bytearray()  # what came and is not taken yet
 
     def blocks(self) -> Iterator[Block | None]:
         """Yield the blocks, None first, before each wait and at every tick. Raises psycopg.Error."""
@@ -58,39 +68,75 @@ class Reading:
         self._pgconn.send_query(self._statement.encode())
         while self._pgconn.flush():
             gevent.socket.wait_write(self._pgconn.socket)
-        while self._pgconn.is_busy():
-            yield from self._waited()
-        result = self._pgconn.get_result()
-        if result is None or result.status != ExecStatus.COPY_OUT:
-            raise errors.error_from_result(result) if result else OperationalError("no answer")
-        yield from self._plain() if self._unique and not self._hidden else self._careful()
-        while (result := self._pgconn.get_result()) is not None:
+        if self._unique and not self._hidden and not self._pgconn.ssl_in_use:
+            yield from self._past_libpq()
+        else:
+            yield from self._begins()
+            yield from self._careful()
+        while (result := (yield from self._result())) is not None:
             if result.status != ExecStatus.COMMAND_OK:
                 raise errors.error_from_result(result)
         self._pgconn.nonblocking = 0
 
-    def _plain(self) -> Iterator[Block | None]:
-        """Rows whose line has their key, which no other row has: a block may end behind any of them."""
-        lines, last, rows, limit = bytearray(), memoryview(b""), 0, _FIRST_BYTES
-        get = self._pgconn.get_copy_data
+    def _begins(self) -> Iterator[None]:
+        result = yield from self._result()
+        if result is None or result.status != ExecStatus.COPY_OUT:
+            raise errors.error_from_result(result) if result else OperationalError("no answer")
+
+    def _result(self) -> Generator[None, None, PGresult | None]:
+        while self._pgconn.is_busy():
+            yield from self._waited()
+            self._pgconn.consume_input()
+        return self._pgconn.get_result()
+
+    def _past_libpq(self) -> Iterator[Block | None]:
+        """Read rows whose line has their key, which no other row has: a block may end behind any of them."""
+        limit = _FIRST_BYTES
         while True:
-            length, line = get(1)
-            if length > 0:
-                lines += line
-                last = line
-                rows += 1
-                if len(lines) < limit:
-                    continue
-            elif length == 0 and (not rows or self._readable(_PATIENCE_S)):
-                if not rows:
-                    yield from self._waited()
-                continue
-            if rows:
-                yield self._block(bytes(lines), rows, last)
-                lines.clear()
-                rows, limit = 0, _BLOCK_BYTES
-            if length < 0:
-                return
+            yield from self._arrived()
+            if self._data[0] == ROW:
+                self._gather(limit)
+                taken = self._taken(limit)
+                del self._data[: taken.end]
+                yield self._block(taken)
+                limit = _BLOCK_BYTES
+            elif self._data[0] in _ASIDE:
+                size = length(self._data) or 0
+                hand_over(self._pgconn, self._data[:size])
+                del self._data[:size]
+            else:  # the copy's end, or a failure
+                hand_over(self._pgconn, self._data)
+                break
+        yield from self._begins()
+        while self._next() is not _END:
+            yield None
+
+    def _arrived(self) -> Iterator[None]:
+        """Wait until the next message is whole."""
+        while (size := length(self._data)) is None or size > len(self._data):
+            yield from self._waited()
+            self._read()
+
+    def _gather(self, limit: int) -> None:
+        """Read on up to ``limit`` bytes, for as long as something follows soon."""
+        while len(self._data) < limit and self._readable(_PATIENCE_S):
+            if limit > _FIRST_BYTES:
+                gevent.sleep(_NAP_S)
+            self._read()
+
+    def _taken(self, limit: int) -> Taken:
+        end = _LINE_ENDS[self._form]
+        taken = take(bytes(self._data[:limit]), end) or take(bytes(self._data), end)
+        assert taken is not None  # one has arrived
+        return taken
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            came = os.read(self._pgconn.socket, _READ_BYTES)
+            if not came:
+                self._pgconn.consume_input()  # raises, with libpq's own words
+                raise OperationalError("the connection was lost")
+            self._data += came
 
     def _careful(self) -> Iterator[Block | None]:
         """Rows whose key is beside their line, or that share it: a block ends between two keys where it can."""
@@ -123,6 +169,7 @@ class Reading:
                 return _END
             if not self._readable(TICK_S):
                 return None
+            self._pgconn.consume_input()
 
     def _waited(self) -> Iterator[None]:
         """Yield None and wait for something to read, and again until it is there."""
@@ -131,27 +178,24 @@ class Reading:
             yield None
 
     def _readable(self, timeout_s: float) -> bool:
-        """Wait for something to read, and read it; False after ``timeout_s``."""
+        """Wait for something to read; False after ``timeout_s``."""
         hub = gevent.get_hub()
         waiter = Waiter(hub)
-        socket, timer = hub.loop.io(self._pgconn.socket, 1), hub.loop.timer(timeout_s)
-        socket.start(waiter.switch, True)
+        bytes_came, timer = hub.loop.io(self._pgconn.socket, 1), hub.loop.timer(timeout_s)
+        bytes_came.start(waiter.switch, True)
         timer.start(waiter.switch, False)
         try:
             ready: bool = waiter.get()
         finally:
-            for watcher in (socket, timer):
+            for watcher in (bytes_came, timer):
                 watcher.stop()
                 watcher.close()
-        if ready:
-            self._pgconn.consume_input()
         return ready
 
-    def _block(self, lines: bytes, rows: int, last: memoryview) -> Block:
-        first = "" if self._begun else self._key_of(lines)
+    def _block(self, taken: Taken) -> Block:
+        first = "" if self._begun else self._key_of(taken.first)
         self._begun = True
-        data = lines[:-1] if self._form == "ndjson" else _with_crlf(lines, rows)
-        return Block(data, self._key_of(bytes(last)), rows, first)
+        return Block(taken.lines, self._key_of(taken.last), taken.rows, first)
 
     def _joined(self, lines: Sequence[bytes], id: str) -> Block:
         first, self._first, self._begun = self._first, "", True
@@ -176,13 +220,21 @@ class Reading:
         return "" if value is None else str(value)
 
 
-def _with_crlf(lines: bytes, rows: int) -> bytes:
-    """Return lines of CSV with CRLF between them, and none behind the last."""
-    if lines.count(b"\n") == rows:
-        return lines[:-1].replace(b"\n", b"\r\n")
-    parts = lines[:-1].split(b'"')
-    parts[::2] = [outside.replace(b"\n", b"\r\n") for outside in parts[::2]]
-    return b'"'.join(parts)
+def hand_over(pgconn: PGconn, data: bytes | bytearray) -> None:
+    """Let libpq read ``data`` as if it came from the server: for that moment its descriptor is one of ours."""
+    descriptor = pgconn.socket
+    kept = os.dup(descriptor)
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        theirs.setblocking(False)
+        try:
+            os.dup2(theirs.fileno(), descriptor, inheritable=False)
+            for at in range(0, len(data), _HANDED_BYTES):
+                ours.sendall(data[at : at + _HANDED_BYTES])
+                pgconn.consume_input()
+        finally:
+            os.dup2(kept, descriptor, inheritable=False)
+            os.close(kept)
 
 
 def _field(lines: bytes, at: int) -> str:

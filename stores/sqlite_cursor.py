@@ -16,9 +16,10 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
+from stores import csv_fields
 from stores.base import Block, Query, Rows
 from stores.sqlite_conditions import Parameters, after_condition, conditions
-from stores.sqlite_lines import LINE_ENDS, base64_text, line
+from stores.sqlite_lines import LINE_ENDS, base64_text, fields, line
 from stores.sqlite_schema import Shape, quoted
 
 _FIRST_ROWS = 50  # so that the first byte leaves early
@@ -50,7 +51,13 @@ class SQLiteCursor:
         self._shape = shape
         self._left = _ALL if query.limit is None else query.limit
         self._line = line(form, shape, query.columns, guarded=query.guarded)
+        # Two columns at the least, and no apostrophes before formulas: then Python puts the quotes, and SQL need not.
+        self._apart = form == "csv" and len(query.columns) > 1 and not query.guarded
+        self._row_end = csv_fields.ROW.decode() if self._apart else LINE_ENDS[form]
+        if self._apart:
+            self._line = fields(shape, query.columns)
         self._careful_line = line(form, shape, query.columns, careful=True, guarded=query.guarded)
+        self._columns = len(query.columns)
         self._end = LINE_ENDS[form]
         self._stops_at_nul = form == "csv"
         self._column = f"t.{quoted(shape.key.name)}"
@@ -118,7 +125,7 @@ class SQLiteCursor:
         """Return the next ``rows`` rows as one block, or None when they must be read one by one."""
         first, last = (f"{end}(key{self._collate})" for end in self._ends)
         statement = (
-            f"SELECT group_concat(line, '{self._end}'), count(*), typeof({first}), {first}, typeof({last}), {last} "
+            f"SELECT group_concat(line, '{self._row_end}'), count(*), typeof({first}), {first}, typeof({last}), {last} "
             f"FROM (SELECT {self._line} AS line, {self._column} AS key {self._from()})"
         )
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_BYTES)
@@ -131,7 +138,11 @@ class SQLiteCursor:
             return None
         if not count:
             return []
-        if self._stops_at_nul and b"\0" in data:
+        if self._apart:
+            data = csv_fields.csv(data, count, self._columns)
+        elif self._stops_at_nul and b"\0" in data:
+            data = None
+        if data is None:
             return None
         self._advance(count, kind, key)
         return [Block(_utf8(data), cursor_text(kind, key), count, cursor_text(first_kind, first_key))]

@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 
+from stores import csv_fields
 from stores.base import Rows
 from stores.sqlite_schema import Shape, quoted
 
@@ -29,6 +30,7 @@ LINE_ENDS: dict[Rows, str] = {"csv": "\r\n", "ndjson": "\n"}
 FORMULA_STARTS = "=+@\t\r\n-"
 NUMBER = r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 
+_NULL_FIELD = f"CAST(x'{csv_fields.NULL.hex()}' AS TEXT)"
 _PAIRS = 60  # of json_object: SQLite 3.40 takes 127 arguments
 _PARTS = 100  # of one chain of ||: SQLite takes expressions 1000 deep
 
@@ -137,6 +139,22 @@ def _csv_value(shape: Shape, name: str, careful: bool, alone: bool, guarded: boo
     if alone:
         cases.append(f"WHEN {c} = '\\.' THEN '\"\\.\"'")
     return f"ifnull(CASE {' '.join(cases)} ELSE {c} END, '')"
+
+
+def fields(shape: Shape, columns: Sequence[str]) -> str:
+    """Return an expression over the table ``t`` whose value is the row for ``csv_fields``."""
+    values = [_field(shape, name) for name in columns]
+    between = f"'{csv_fields.FIELD.decode()}'"
+    return _concatenated([values[0], *(part for each in values[1:] for part in (between, each))])
+
+
+def _field(shape: Shape, name: str) -> str:
+    c = _column(name)
+    if _is_integer_key(shape, name):
+        return c
+    real = f"WHEN {_is_long_real(c)} THEN csv_real({c}) " if name not in shape.texts else ""
+    value = f"t.{quoted(name)}"
+    return f"CASE {real}WHEN {c} < x'' THEN {value} WHEN {value} IS NULL THEN {_NULL_FIELD} ELSE base64_text({c}) END"
 
 
 def _has_special(c: str, careful: bool) -> str:

@@ -22,8 +22,8 @@ import gevent
 import msgspec
 
 # told: a failure that the format could tell; failed: one that cut it; slow: its client did not read; stopped: the
-# grace time of its worker was over.
-End = Literal["complete", "told", "failed", "left", "slow", "drained", "stopped"]
+# grace time of its worker was over. expired: its caller's token.
+End = Literal["complete", "told", "failed", "left", "slow", "drained", "expired", "stopped"]
 
 # In the environ: when the request was there (time.monotonic), put there by worker.py.
 BEGAN = "perennial.began"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class Arrivals:
     Both raise what ``bodies.pieces`` raises; TakenOver after ``let_go``, when all that had arrived has been taken.
     """
 
-    def __init__(self, environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> None:
+    def __init__(self, environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> None:
         self._environ = environ
         self._limit_bytes = limit_bytes
         self._stall_s = stall_s

@@ -15,8 +15,8 @@ import mmap
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Final
 
 import gevent
 import gevent.socket
@@ -30,6 +30,11 @@ from streaming.pace import Pace
 from streaming.wire import RESPONSE, plain_socket
 
 PIECE_BYTES = 256 * 1024
+# In the environ: how many bytes of the body have come so far.
+RECEIVED: Final = "perennial.received"
+# So many bytes a second are the least that a small body may come at, once the time of a stall is over: one that is fed
+# in drops would hold its place for days.
+SLOWEST = 1024
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
 _TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
@@ -50,7 +55,7 @@ def length(environ: Mapping[str, Any]) -> int | None:
     return int(text) if text else None
 
 
-def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iterator[bytes]:
+def pieces(environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> Iterator[bytes]:
     """Yield the body as it arrives, letting other greenlets run in between.
 
     Raises TooLarge as soon as it is known to exceed ``limit_bytes``, BodyStalled when nothing arrives for ``stall_s``
@@ -63,6 +68,7 @@ def pieces(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> Iter
     while piece := _next(source, environ, stall_s):
         received += len(piece)
         tally.received += len(piece)
+        environ[RECEIVED] = received
         if received > limit_bytes:
             raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
         yield piece
@@ -91,9 +97,17 @@ def wait_readable(environ: Mapping[str, Any], connection: Any, stall_s: float) -
         raise _stalled(environ, stall_s) from None
 
 
-def read_all(environ: Mapping[str, Any], limit_bytes: int, stall_s: float) -> bytes:
-    """Return a small body whole. Raises as ``pieces`` does."""
-    return b"".join(pieces(environ, limit_bytes, stall_s)) if has_body(environ) else b""
+def read_all(environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> bytes:
+    """Return a small body whole. Raises as ``pieces`` does, and BodyStalled for one that comes in drops."""
+    if not has_body(environ):
+        return b""
+    body, began = bytearray(), time.monotonic()
+    for piece in pieces(environ, limit_bytes, stall_s):
+        body += piece
+        if time.monotonic() - began > stall_s + len(body) / SLOWEST:
+            fail(environ)
+            raise BodyStalled(f"The body came at less than {SLOWEST} bytes a second.")
+    return bytes(body)
 
 
 def _next(source: Iterator[bytes], environ: Mapping[str, Any], stall_s: float) -> bytes:

@@ -3,7 +3,7 @@
 Rules:
 - Headers wait for the model's first word, or ``CHAT_HEADERS_S`` seconds: what it refuses until then is a real status,
   whichever worker asked it.
-- Who asks is known by its address, or by the header that the operator names.
+- Who asks is known by its token; without access control by its address, or by the header that the operator names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from flask import current_app, request
 
 from settings import Settings
-from streaming import errors
+from streaming import callers, errors
 from streaming.chat_framings import END
 from streaming.chat_index import digest
 from streaming.chat_parts import PRELIMINARY
@@ -23,6 +23,7 @@ from streaming.chats import Chats
 from streaming.durable import PREFIX
 from streaming.errors import BadRequest
 from streaming.events import Event
+from streaming.grants import Action, Need
 from streaming.leases import CHATS
 from streaming.response import Begun
 
@@ -34,8 +35,17 @@ def chats() -> Chats:
     return found
 
 
+def find(action: Action, chat: str) -> str:
+    """Return the id of the last run of this caller's chat, or of the run that it may read or write. Raises NotFound."""
+    run_id = chats().find(chat, callers.mark())
+    callers.check(Need(action, f"/{CHATS}{run_id}", run_id))
+    return run_id
+
+
 def caller() -> str:
     """Return what tells this request's caller from others, as a digest."""
+    if found := callers.current():
+        return digest("caller", found.name)
     settings: Settings = current_app.extensions["settings"]
     name = settings.CHAT_CALLER_HEADER
     if not name or not (value := request.headers.get(name, "")):

@@ -37,7 +37,8 @@ log = logging.getLogger("perennial.chat")
 
 STOP_S = 5.0
 _ATTEMPTS = 10
-_RUN_ID = re.compile("[0-9a-f]{16}-[0-9a-f]{16}")
+# Its worker, perhaps its caller's mark, and what makes it the only one.
+_RUN_ID = re.compile("[0-9a-f]{16}(-[0-9a-f]{16}){1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Ask:
 
     ``chat``: the id that its client chose, "" if none; the run's own id then names the chat. ``same``: what makes it
     the same question as one before, "" if nothing does; ``key``: its Idempotency-Key; ``body``: all that was asked.
+    ``mark``: whose its chat and its run are, "" for everybody's.
     """
 
     chat: str
@@ -53,6 +55,7 @@ class Ask:
     same: str = ""
     key: str = ""
     body: str = ""
+    mark: str = ""
 
 
 class Chats:
@@ -78,7 +81,7 @@ class Chats:
         Raises TooManyRequests, Unprocessable (the key came with another question), StoreError.
         """
         names = [digest("key", ask.caller, ask.key)] if ask.key else []
-        names += [digest("chat", ask.chat)] if ask.chat else []
+        names += [_name_of(ask.chat, ask.mark)] if ask.chat else []
         for _ in range(_ATTEMPTS):
             before = self._index.find(names[0]) if names else None
             if before and self._joinable(ask, before):
@@ -93,9 +96,12 @@ class Chats:
                 return run_id, True
         raise Conflict("This chat is asked too many questions at once.")
 
-    def find(self, chat: str) -> str:
-        """Return the id of the chat's last run; a run's own id is the name of a chat, too. Raises NotFound."""
-        entry = self._index.find(digest("chat", chat))
+    def find(self, chat: str, mark: str = "") -> str:
+        """Return the id of the last run of the caller's chat; a run's own id is the name of a chat, too.
+
+        Raises NotFound.
+        """
+        entry = self._index.find(_name_of(chat, mark))
         run_id = entry.run if entry is not None else chat
         if (entry or _RUN_ID.fullmatch(chat)) and self._exists(run_id):
             return run_id
@@ -137,7 +143,7 @@ class Chats:
 
     def _begin_new(self, ask: Ask, parts: Parts, model: Model, names: list[str], before: Entry | None) -> str | None:
         """Return the id of a new run that answers; None when somebody else began one meanwhile."""
-        run_id = f"{self._lease.worker}-{secrets.token_hex(8)}"
+        run_id = "-".join(filter(None, (self._lease.worker, ask.mark, secrets.token_hex(8))))
         parts.message_id = parts.message_id or f"msg-{run_id}"
         run = ChatRun(self._store, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
@@ -209,3 +215,8 @@ class Chats:
         del self._runs[run.id]
         self._presence.forget(run.id)
         chat_counters.ended(outcome)
+
+
+def _name_of(chat: str, mark: str) -> str:
+    """Two callers that choose the same id mean two chats."""
+    return digest("chat", mark, chat) if mark else digest("chat", chat)

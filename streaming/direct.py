@@ -4,6 +4,7 @@ Rules:
 - Only what needs nothing of Flask is answered here: a GET without query and body, of a file that is there. All else,
   and every refusal, is Flask's, where the route of the same name has the same answer.
 - Whoever hangs a function into Flask that would have seen the request (a login, a counter) gets every request to see.
+  The application's own guard is asked here, by the same function; whom it refuses, Flask answers.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 from flask import Flask, signals
 
-from streaming import bodies, files
+from streaming import access, bodies, files, needs
 from streaming.errors import Problem
+from streaming.url_tokens import TOKEN
 
 Place = tuple[str, bool]
 _SIGNALS = (signals.request_started, signals.request_finished, signals.request_tearing_down)
@@ -40,11 +42,14 @@ class Direct:
     def _answer(self, environ: dict[str, Any]) -> files.Answer | None:
         if environ["REQUEST_METHOD"] != "GET" or environ.get("QUERY_STRING") or bodies.has_body(environ):
             return None
+        if TOKEN in environ:  # what comes by a link has headers of its own
+            return None
         try:
             place = self._place(environ["PATH_INFO"].encode("latin-1").decode())
             settings = self._app.extensions["settings"]
             if place is None or settings.SEND_FILES != "own" or self._is_watched():
                 return None
+            access.guard_of(self._app).admit(environ, lambda: [needs.file(place[0])])
             return files.answer(environ, settings, *place)
         except (Problem, OSError, UnicodeError):
             return None
@@ -52,10 +57,12 @@ class Direct:
     def _is_watched(self) -> bool:
         """Whether Flask has functions, besides the application's own, that want to see a request."""
         app, own = self._app, (None, self._blueprint)
-        hooks = (app.before_request_funcs, app.teardown_request_funcs, app.url_value_preprocessors)
+        hooks = (app.teardown_request_funcs, app.url_value_preprocessors)
+        before = [each for name in own for each in app.before_request_funcs.get(name, ())]
         after = [each for name in own for each in app.after_request_funcs.get(name, ())]
         return (
-            after != [bodies.discard_unread]
+            before != [access.admit]
+            or after != [bodies.discard_unread]
             or any(hook.get(name) for hook in hooks for name in own)
             or bool(app.teardown_appcontext_funcs)
             or any(signal.receivers for signal in _SIGNALS)

@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 from werkzeug.http import parse_options_header
 
 from stores.base import Upload
-from streaming import bodies, digests, file_names, upload_draft, wire
+from streaming import bodies, callers, digests, file_names, upload_draft, wire
 from streaming.digests import Digests
 from streaming.errors import Problem, TooLarge
 from streaming.intake import Taken
@@ -28,7 +28,7 @@ def create(headers: dict[str, str]) -> Response:
     expected, wrong = checks(headers)
     digests.parse(headers.get("repr-digest", ""), "Repr-Digest")
     upload = Upload(
-        secrets.token_urlsafe(24),
+        callers.made(secrets.token_urlsafe(24)),
         _disposed_name(headers),
         length,
         ends=complete and length is not None,

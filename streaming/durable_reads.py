@@ -72,7 +72,7 @@ def poll(log: Log, path: str, place: Place, state: State, wait_s: float, environ
     except wire.Interrupted:
         if link.gone:
             raise ClientLeft("The client left before there was an answer.") from None
-        return batch
+        return batch  # also where its token has expired: the next request is told so
     finally:
         link.close()
 

@@ -2,6 +2,7 @@
 
     Problem                      before the first byte: a status and application/problem+json (RFC 9457)
     ├── BadRequest          400  a parameter or a body that cannot be; names the parameter
+    ├── Unauthorized        401  who asks is not known; ``expired``: it was, until a moment ago
     ├── Forbidden           403
     ├── NotFound            404
     ├── NotAcceptable       406
@@ -12,6 +13,7 @@
     ├── TooLarge            413
     ├── UnsupportedType     415
     ├── RangeNotSatisfiable 416  with the length in Content-Range
+    ├── Misdirected         421  this server has not that name
     ├── Unprocessable       422
     ├── Locked              423  another request works on it
     ├── TooManyRequests     429  with Retry-After
@@ -70,6 +72,11 @@ class BadRequest(Problem):
     status = 400
 
 
+class Unauthorized(Problem):
+    status = 401
+    expired = False
+
+
 class Forbidden(Problem):
     status = 403
 
@@ -108,6 +115,10 @@ class UnsupportedType(Problem):
 
 class RangeNotSatisfiable(Problem):
     status = 416
+
+
+class Misdirected(Problem):
+    status = 421
 
 
 class Unprocessable(Problem):

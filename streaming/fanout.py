@@ -1,14 +1,16 @@
 """Thousands of readers of one stream are one read: the readers that have caught up are parked, and written to directly.
 
 A worker has one ``Tail`` for each followed stream and framing. It reads each new event once, encodes it once, and
-writes the bytes to every parked connection without blocking; measured, 2.5 µs a delivery where a queue per client
-takes 27. What does not fit into a socket is un-parked and goes on from the log at its own pace.
+writes the bytes to every parked connection without blocking; measured, 1.3 times the bare system call, where a queue
+for each client takes 4 times. What does not fit into a socket is un-parked and goes on from the log at its own pace.
 
 Rules:
 - Every parked connection stands at the tail's position; whoever stands elsewhere is not parked, and reads for itself.
 - Between two rests nothing else runs, so a connection that was parked at the last look is still open: after a rest it
   is looked up again, or its descriptor could be somebody else's by now.
 - A chunk that was written in part is completed by the connection's own greenlet before anything else is written.
+- A broadcast is followed by a rest as long as itself: events that come faster are written together, and whoever
+  publishes them has half of the worker.
 - Plain HTTP/1.1 only; every other connection goes by the generator alone, and sees the same bytes.
 """
 
@@ -34,6 +36,8 @@ from streaming.wire import Link
 log = logging.getLogger("perennial.fanout")
 
 LOOK_S = 1.0
+# The rest after a broadcast: none after one that was shorter, or events of a few readers would be late for nothing.
+_REST_S = (0.001, 0.02)
 _AT_ONCE = 64
 
 # All whose key is the same are written the same bytes.
@@ -184,9 +188,12 @@ class Tail:
             self._before, self._after = self._after, batch.events[-1].id
             connections, began = list(self._parked.values()), time.monotonic()
             self._write(data, connections)
+            took = time.monotonic() - began
             self._events += len(batch.events)
             tally.delivered += len(connections)
-            tally.broadcasts.add(time.monotonic() - began)
+            tally.broadcasts.add(took)
+            if took >= _REST_S[0]:
+                gevent.sleep(min(took, _REST_S[1]))
 
     def _beat(self) -> None:
         now = time.monotonic()

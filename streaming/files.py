@@ -25,12 +25,13 @@ from werkzeug.http import dump_options_header
 from settings import Settings
 from streaming import media_types, ranges
 from streaming.conditions import Validators
-from streaming.errors import RangeNotSatisfiable
+from streaming.errors import RangeNotSatisfiable, Unavailable
 from streaming.fingerprints import Fingerprints, wants_sha256
 from streaming.folders import open_below
 from streaming.plain_files import respond_plainly
 from streaming.ranges import Resolution, Span
 from streaming.senders import FileBody
+from streaming.wire import links
 
 # What WSGI calls the fields that decide.
 _FIELDS = (
@@ -90,8 +91,10 @@ def respond_file(path: str, *, attachment: bool) -> Response:
 def answer(environ: Mapping[str, Any], settings: Settings, path: str, attachment: bool) -> Answer:
     """Return what a GET or HEAD of a file is answered with, by this server's own rules and senders.
 
-    Raises NotFound, and RangeNotSatisfiable.
+    Raises NotFound, RangeNotSatisfiable, and Unavailable when the worker has MAX_STREAMS open.
     """
+    if len(links) >= settings.MAX_STREAMS:  # a file that is read in drops holds a place as a stream does
+        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
     file = open_below(settings.FILES_DIR, path)
     try:
         return _answer(environ, settings, file, _shown(path, attachment))

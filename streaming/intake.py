@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +113,7 @@ class Taken:
 
     def receive(
         self,
-        environ: Mapping[str, Any],
+        environ: MutableMapping[str, Any],
         checks: Digests,
         wrong: Callable[[str], Problem],
         tell: Callable[[int], None] | None = None,

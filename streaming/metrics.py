@@ -30,7 +30,7 @@ REGISTRY = CollectorRegistry()
 
 _SAMPLE_S = 1.0
 # To look at each of ten thousand streams takes some milliseconds.
-_EACH_S = 5.0
+_EACH_S = 2.0
 _LAG_STEP_S = 0.25
 # Of struct tcp_info (linux/tcp.h): of a listener, how many connections wait to be accepted.
 _UNACKED = slice(24, 28)

@@ -1,30 +1,19 @@
 """One stream's fair share of its worker, and the shortest of rests.
 
 Rules:
-- Work that need not wait for anything is done in slices of a few milliseconds, or every other request waits for it.
+- Work that need not wait for anything is done in slices of a millisecond, or every other request waits for it.
 - Those that work at the same time share one slice.
 """
 
 from __future__ import annotations
 
-import select
 import time
-from collections.abc import Callable
-from typing import Any
 
 import gevent
-import gevent.monkey
-import gevent.socket
+from gevent.hub import Waiter
 
-SLICE_S = 0.003
-# For those that rest by ``look_around``, in which a request that needs the loop twice gets on by one step only.
-SHORT_SLICE_S = 0.001
-# gevent.sleep(0) does not let the hub serve other sockets in time (1,065 ms of p99 beside an upload); this does (9 ms).
-_REST_S = 0.0001
-
-
-def _nap() -> None:
-    gevent.sleep(_REST_S)
+# In one rest a request gets on by one step only, and it needs the loop some five times.
+SLICE_S = 0.001
 
 
 class Pace:
@@ -36,16 +25,15 @@ class Pace:
 
     _resting = 0
 
-    def __init__(self, slice_s: float = SLICE_S) -> None:
-        self._slice_s = slice_s
+    def __init__(self) -> None:
         self._since = time.monotonic()
 
-    def rest(self, wait: Callable[[], None] = _nap) -> bool:
-        """Let others run if it is time, in ``wait``, which is to be short; return whether it was."""
-        if time.monotonic() - self._since >= self._slice_s / (1 + Pace._resting):
+    def rest(self) -> bool:
+        """Let others run if it is time; return whether it was."""
+        if time.monotonic() - self._since >= SLICE_S / (1 + Pace._resting):
             Pace._resting += 1
             try:
-                wait()
+                look_around()
             finally:
                 Pace._resting -= 1
             self._since = time.monotonic()
@@ -53,13 +41,19 @@ class Pace:
         return False
 
 
-def look_around(connection: Any) -> None:
-    """Let the loop look once at all its sockets, of which ``connection``, one of gevent's, is ready to be written to.
+def look_around() -> None:
+    """Let the loop look once at all its sockets, and whoever hears of them by it run.
 
-    The shortest rest there is: gevent sleeps for a millisecond at the least, in which 1 GiB would lose 0.4 s. Nothing
-    where the connection is not ready: the next write will wait.
+    The shortest rest there is, 3 µs where nothing has happened: gevent.sleep rests for a millisecond at the least, in
+    which 1 GiB would lose 0.4 s; and sleep(0) lets the loop's callbacks run, but not look at a socket.
     """
-    poll = gevent.monkey.get_original("select", "poll")()
-    poll.register(connection.fileno(), select.POLLOUT)
-    if poll.poll(0):
-        gevent.socket.wait(connection._write_event)
+    hub = gevent.get_hub()
+    waiter: Waiter[None] = Waiter(hub)
+    awake = hub.loop.async_()
+    try:
+        awake.start(waiter.switch, None)
+        awake.send()
+        waiter.get()
+    finally:
+        awake.stop()
+        awake.close()

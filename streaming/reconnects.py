@@ -11,12 +11,14 @@ import random
 
 from flask import Response, request
 
-from streaming.errors import Problem, TooManyRequests, Unavailable
+from streaming.errors import Problem, TooManyRequests, Unauthorized, Unavailable
 from streaming.events import json_event
 from streaming.framings import NDJSON, SSE
 from streaming.response import STREAM_HEADERS
 
 _PASSING = (TooManyRequests.status, Unavailable.status)
+# Its page needs a moment for a new token, and may never get one: that is asked for seldom.
+_EXPIRED_S = 5.0
 _EVENTS = SSE.content_type.partition(";")[0]
 
 
@@ -36,10 +38,12 @@ def returning() -> bool:
 
 def answer(problem: Problem) -> Response | None:
     """Return the stream that says why and when to come again; None where the problem's own status is the answer."""
-    if problem.status not in _PASSING or not returning():
+    expired = isinstance(problem, Unauthorized) and problem.expired
+    if not (expired or problem.status in _PASSING) or not returning():
         return None
     # All of them were refused in the same moment: they come back spread over as long again.
-    retry_ms = int(1000 * (problem.retry_after_s or 1) * random.uniform(1, 2))
+    retry_s = _EXPIRED_S if expired else problem.retry_after_s or 1
+    retry_ms = int(1000 * retry_s * random.uniform(1, 2))
     told = json_event({"error": problem.detail, "status": problem.status}, "stream-error")
     body = b"retry: %d\n" % retry_ms + SSE().encode(told)
     return Response(body, content_type=SSE.content_type, headers=STREAM_HEADERS)

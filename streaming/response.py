@@ -12,6 +12,7 @@ Who wins the race (tests/test_races.py has a test for each row):
     source raises     -                                   in-band error where the format has one, or a cut
     client goes       close(), within a second            -
     worker drains     close(), where the framing drains   clean end with a jittered retry; the rest ends by itself
+    token expires     close()                             the same clean end; in-band error or a cut of the rest
     client too slow   blocked at the socket               cut after SEND_TIMEOUT_S without progress
 """
 
@@ -22,25 +23,27 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
 
 from stores.base import START
-from streaming import wire
+from streaming import callers, wire
 from streaming.accounts import Account
-from streaming.errors import ClientLeft, Problem, StreamFailed, Unavailable, public
+from streaming.errors import ClientLeft, Problem, StreamFailed, Unauthorized, Unavailable, public
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
 from streaming.framings import Framing
 from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
+from streaming.shares import Leave, Shares, nothing
 
 log = logging.getLogger("perennial.stream")
 
 BLOCK_BYTES = 64 * 1024
+_EXPIRED = "The token has expired."
 
 STREAM_HEADERS = {
     "Cache-Control": "no-store, no-transform",
@@ -61,18 +64,43 @@ def respond(
 
     ``cut_after_error``: after an in-band error, cut the connection too: for downloads, whose readers look at the end.
     ``durable``: run it into a log instead, under the URL in Location, and let the response be a reader of that.
-    Raises Unavailable when the worker has MAX_STREAMS open, or drains and the stream would be ended at once.
+    Raises Unavailable when the worker has MAX_STREAMS open, or drains and the stream would be ended at once;
+    TooManyRequests when its caller has CALLER_STREAMS.
     """
     settings = current_app.extensions["settings"]
     if len(wire.links) >= settings.MAX_STREAMS:
         close(source)
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    shares: Shares = current_app.extensions["streams"]
+    if shares.bounded and request.method != "HEAD":
+        try:
+            leave = shares.enter(callers.key())
+        except Problem:
+            close(source)
+            raise
+        try:
+            return _respond(source, framing, headers, cut_after_error, durable, leave)
+        except BaseException:
+            leave()
+            raise
+    return _respond(source, framing, headers, cut_after_error, durable, nothing)
+
+
+def _respond(
+    source: Source,
+    framing: Framing,
+    headers: Mapping[str, str] | None,
+    cut_after_error: bool,
+    durable: bool,
+    leave: Leave,
+) -> Response:
+    settings = current_app.extensions["settings"]
     if wire.links.draining and framing.drain is not None:
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     if durable and request.method != "HEAD":
-        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings))
-        run.start(source, framing, cut_after_error)
+        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings), callers.made)
+        run.start(source, framing, cut_after_error, current_app.extensions["runs"].enter(callers.key()))
         source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
         headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
     if request.method == "HEAD":
@@ -81,7 +109,7 @@ def respond(
     else:
         account = Account(_kind(), request.environ, source)
         frames: Any = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error, account)
-        body = Body(stream_with_context(frames), source, account)
+        body = Body(stream_with_context(frames), source, leave, account)
         # Passed through: Werkzeug's own iterators around it would cost each open stream 3 KiB.
         response = Response(body, content_type=framing.content_type, direct_passthrough=True)
     response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
@@ -107,11 +135,18 @@ class Body:
     A parked connection waits here and not in the generators: 3 KiB less of the stack, for each of thousands.
     """
 
-    __slots__ = ("_account", "_frames", "_source")
+    __slots__ = ("_account", "_frames", "_leave", "_source")
 
-    def __init__(self, frames: Iterator[bytes | Parked], source: Source, account: Account | None = None) -> None:
+    def __init__(
+        self,
+        frames: Iterator[bytes | Parked],
+        source: Source,
+        leave: Leave = nothing,
+        account: Account | None = None,
+    ) -> None:
         self._frames: Any = frames
         self._source = source
+        self._leave = leave
         self._account = account or Account("", {}, source)
 
     def __iter__(self) -> Body:
@@ -133,6 +168,7 @@ class Body:
         return item
 
     def close(self) -> None:
+        self._leave()
         self._frames.close()
         # A generator that was never started does not run its ``finally``: the client had gone before the first byte.
         close(self._source)
@@ -143,7 +179,6 @@ def _run_limits(settings: Any) -> RunLimits:
     return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
-@runtime_checkable
 class Parkable(Protocol):
     """A source that can have others write to the connection while it waits.
 
@@ -151,6 +186,10 @@ class Parkable(Protocol):
     """
 
     def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None: ...
+
+
+def _is_parkable(source: object) -> TypeGuard[Parkable]:
+    return hasattr(source, "park")  # not isinstance, as fanout's is_shareable: it is asked at every rest
 
 
 class Begun:
@@ -177,6 +216,8 @@ class Begun:
                     break
         except wire.Interrupted:
             close(source)
+            if link.expired and not link.gone:
+                raise Unauthorized(_EXPIRED) from None
             raise ClientLeft("The client left before the answer began.") from None
         except BaseException:
             close(source)
@@ -194,7 +235,7 @@ class Begun:
         raise StopIteration
 
     def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None:
-        if self._items or not isinstance(self._source, Parkable):
+        if self._items or not _is_parkable(self._source):
             return None
         return self._source.park(link, framing, heartbeat_s)
 
@@ -220,12 +261,15 @@ def pump(
         account.how = "complete"
     except wire.Interrupted:
         account.how = "left"
-        if link.gone or framing.drain is None:
+        if link.gone or (framing.drain is None and not link.expired):
             log.info("%s: the client left", _name(environ))
             raise BrokenPipeError(32, "the client left") from None
-        log.info("%s: handed over, the worker drains", _name(environ))
-        account.how = "drained"
-        yield framing.drain()
+        log.info("%s: %s", _name(environ), _EXPIRED if link.expired else "handed over, the worker drains")
+        account.how = "expired" if link.expired else "drained"
+        if framing.drain is not None:
+            yield framing.drain()
+        else:
+            yield from _failed(framing, link, StreamFailed(_EXPIRED), cut_after_error)
     except GeneratorExit:
         account.how = "slow" if link.slow else "left"
         log.info("%s: the client left", _name(environ))
@@ -235,17 +279,22 @@ def pump(
         account.how = "failed" if framing.error is None or cut_after_error else "told"
         level = logging.WARNING if told else logging.ERROR
         log.log(level, "%s: failed: %s", _name(environ), error, exc_info=not told)
-        if framing.error is not None:
-            yield framing.error(public(error))
-        if framing.error is None or cut_after_error:
-            link.cut()
-            raise BrokenPipeError(32, "the stream was cut") from error
+        yield from _failed(framing, link, error, cut_after_error)
     finally:
         # Not in an outer ``closing``: the source must be closed before the connection is no longer watched.
         close(source)
         link.close()
         account.bytes += link.beside
         account.events += link.events
+
+
+def _failed(framing: Framing, link: wire.Link, error: Exception, cut_after_error: bool) -> Iterator[bytes]:
+    """End as what it is: told in-band where the format has a word for it, cut where it has none."""
+    if framing.error is not None:
+        yield framing.error(public(error))
+    if framing.error is None or cut_after_error:
+        link.cut()
+        raise BrokenPipeError(32, "the stream was cut") from error
 
 
 def _name(environ: Mapping[str, Any]) -> str:
@@ -278,7 +327,7 @@ def _frames(
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
-            if item is None and isinstance(source, Parkable):
+            if item is None and _is_parkable(source):
                 wrote_at = source.park(link, framing, heartbeat_s) or wrote_at
             if isinstance(source, Follow) and source.caught_up:
                 parked = park(link, source, framing, heartbeat_s)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from streaming.events import Event, Source, json_event
 from streaming.framings import Framing
 from streaming.leases import RUN_FAILED, RUNS, Lease, end_interrupted
 from streaming.pace import Pace
+from streaming.shares import Leave, nothing
 
 log = logging.getLogger("perennial.runs")
 
@@ -53,17 +54,27 @@ class Run:
     """A source framed into a stream of the log, whether or not anybody reads it.
 
     Its bytes are those that a client would have got. A failure that the framing cannot tell, or that a cut would have
-    told, is an event ``run-failed`` at the end; whoever reads the stream is cut there.
+    told, is an event ``run-failed`` at the end; whoever reads the stream is cut there. ``made`` makes its id its
+    caller's.
     """
 
-    def __init__(self, store: Log, lease: Lease, limits: RunLimits) -> None:
+    def __init__(self, store: Log, lease: Lease, limits: RunLimits, made: Callable[[str], str] = lambda id: id) -> None:
         self._store = store
         self._lease = lease
         self._limits = limits
-        self.path = f"{RUNS}{secrets.token_urlsafe(15)}"
+        self.path = RUNS + made(secrets.token_urlsafe(15))
 
-    def start(self, source: Source, framing: Framing, cut_after_error: bool = False) -> None:
-        """Make the stream and begin. Raises Unavailable when as many run as may, StoreError."""
+    def start(self, source: Source, framing: Framing, cut_after_error: bool = False, leave: Leave = nothing) -> None:
+        """Make the stream and begin; ``leave`` is called when it has ended, or was not begun.
+
+        Raises Unavailable when as many run as may, StoreError.
+        """
+        with ExitStack() as stack:
+            stack.callback(leave)
+            self._start(source, framing, cut_after_error, leave)
+            stack.pop_all()
+
+    def _start(self, source: Source, framing: Framing, cut_after_error: bool, leave: Leave) -> None:
         if len(_durable) >= self._limits.most:
             raise Unavailable("As many durable streams are running as may; try again later.", retry_after_s=5)
         config = Config(framing.content_type, ttl_s=int(self._limits.keep_s))
@@ -75,6 +86,7 @@ class Run:
         track(greenlet)
         _durable.add(greenlet)
         greenlet.rawlink(_durable.discard)
+        greenlet.rawlink(lambda _: leave())
 
     def _run(self, held: ExitStack, source: Source, framing: Framing, cut_after_error: bool) -> None:
         how = "failed"

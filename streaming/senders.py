@@ -15,14 +15,13 @@ import errno
 import logging
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from functools import partial
 from typing import IO, Any
 from urllib.parse import quote
 
 import gevent
 
 from streaming.accounts import Account
-from streaming.pace import SHORT_SLICE_S, SLICE_S, Pace, look_around
+from streaming.pace import Pace
 from streaming.ranges import Span
 from streaming.wire import RESPONSE, Link, send_file, takes_files
 
@@ -90,7 +89,7 @@ def _sent_at_once(parts: Sequence[bytes | Span], file: int, environ: Mapping[str
 
 def _watched(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any], account: Account) -> Iterator[bytes]:
     link = Link(environ)
-    pace = Pace(SHORT_SLICE_S if takes_files(environ) else SLICE_S)
+    pace = Pace()
     try:
         for part in parts:
             if isinstance(part, bytes):
@@ -122,14 +121,14 @@ class _Shrunk(Exception):
 
 
 def _send(span: Span, file: int, link: Link, pace: Pace) -> None:
-    offset, rest = span.first, partial(look_around, link.socket)
+    offset = span.first
     while offset < span.end:
         count = min(STEP_BYTES, span.end - offset)
         _bring(file, offset, count)
         if not (sent := link.send_file(file, offset, count)):
             raise _Shrunk
         offset += sent
-        pace.rest(rest)
+        pace.rest()
 
 
 def _blocks(span: Span, file: int, pace: Pace) -> Iterator[bytes]:

@@ -8,7 +8,8 @@ from flask import Response, request
 
 from stores.base import Upload
 from stores.errors import NoUpload
-from streaming import bodies, tus
+from streaming import bodies, callers, tus
+from streaming.grants import Need
 from streaming.intake import Taken
 from streaming.upload_requests import PREFIX, checks, empty, intake
 
@@ -19,7 +20,7 @@ def create(headers: dict[str, str]) -> Response:
     asked = tus.creation(headers, intake().most, PREFIX, has_body)
     expected, wrong = checks(headers)
     upload = Upload(
-        secrets.token_urlsafe(24),
+        callers.made(secrets.token_urlsafe(24)),
         asked.name,
         asked.length,
         metadata=asked.metadata,
@@ -27,6 +28,8 @@ def create(headers: dict[str, str]) -> Response:
         partial=asked.partial,
         parts=asked.parts,
     )
+    for part in upload.parts:
+        callers.check(Need("read", f"/uploads/{part}", part))
     _check_room(upload, 0)
     with intake().making(upload, known=False) as taken:
         if has_body:

@@ -31,6 +31,7 @@ log = logging.getLogger("perennial.wire")
 Item = TypeVar("Item")
 
 _SWEEP_S = 2.0
+_TIMER_S = 3600.0
 # A client that takes its file this quickly may have this much of it queued (gunicorn.conf.py has what the others may):
 # a third less CPU. Of a file it is the page cache's own memory.
 _QUICK_S = 0.01
@@ -43,12 +44,14 @@ END: Final = object()
 # In the environ of a request whose body is read while it is answered: when a piece of it came last (time.monotonic).
 # The source of its answer waits for nothing but the body.
 DUPLEX: Final = "perennial.duplex"
+# In the environ of a request whose caller's token expires: when (time.time). Its response ends then.
+ENDS_AT: Final = "perennial.ends_at"
 # gunicorn's response in the environ, put there by worker.py.
 RESPONSE: Final = "perennial.response"
 
 
 class Interrupted(BaseException):
-    """Thrown into a source that waits, because its client has gone or its worker drains.
+    """Thrown into a source that waits: its client has gone, its worker drains, or its caller's token has expired.
 
     No Exception, as GeneratorExit is none: a library's ``except Exception`` must not take it for a failure of its own.
     """
@@ -58,6 +61,7 @@ class Link:
     """The connection of one response, watched until ``close``.
 
     ``gone``: nobody reads the response any more; ``slow``: for too long. ``draining``: the worker is going down.
+    ``expired``: its caller's token has expired; whoever waits then, or comes to wait, is interrupted.
     ``beside``: bytes that others have written to it, and ``events`` of those, where whoever wrote them says so.
     ``probe`` makes a heartbeat that may be written while the source waits, to tell a client that has closed from one
     that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
@@ -66,7 +70,7 @@ class Link:
 
     __slots__ = (
         "_acked", "_closed", "_drainable", "_environ", "_greenlet", "_half_closed", "_probe", "_progress_at", "_queued",
-        "_waiting", "beside", "chunked", "draining", "events", "gone", "slow", "socket",
+        "_timer", "_waiting", "beside", "chunked", "draining", "events", "expired", "gone", "slow", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +81,7 @@ class Link:
         self.gone = self.slow = False
         self.beside = self.events = 0
         self.draining = links.draining
+        self.expired = False
         self._probe = probe
         self._drainable = drainable
         self._greenlet = gevent.getcurrent()
@@ -87,10 +92,15 @@ class Link:
         self._progress_at = time.monotonic()
         self._acked = -1
         self._queued = 0
+        self._timer: Any = None
+        if (ends_at := environ.get(ENDS_AT)) is not None:
+            self._expire_at(ends_at)
         links.add(self)
 
     def close(self) -> None:
         self._closed = True
+        if self._timer is not None:
+            self._timer.close()
         self._queue(0)
         links.discard(self)
 
@@ -145,7 +155,7 @@ class Link:
             self._queued = 0
 
     def _wait(self, wait: Callable[..., Any], *args: Any) -> Any:
-        if self.gone or (self.draining and self._drainable):
+        if self.gone or self.expired or (self.draining and self._drainable):
             raise Interrupted
         self._waiting = True
         if self._half_closed:
@@ -189,6 +199,23 @@ class Link:
         """In the hub: the worker goes down."""
         self.draining = True
         if self._drainable:
+            self.interrupt()
+
+    def _expire_at(self, ends_at: float) -> None:
+        left_s = ends_at - time.time()
+        self.expired = left_s <= 0
+        if not self.expired:
+            # The machine's clock may be set meanwhile, and a timer can wait for years only in theory.
+            self._timer = gevent.get_hub().loop.timer(min(left_s, _TIMER_S))
+            self._timer.start(self._expire, ends_at)
+
+    def _expire(self, ends_at: float) -> None:
+        """In the hub: the time has come, or the longest that a timer is set for."""
+        self._timer.close()
+        self._timer = None
+        if not self._closed:
+            self._expire_at(ends_at)
+        if self.expired:
             self.interrupt()
 
     def interrupt(self) -> None:
@@ -235,13 +262,16 @@ class Links:
         self._by_fd: dict[int, Link] = {}
         self._epoll: Any = None
         self._send_timeout_s = 30.0
+        # For the worker: how long the head of a connection's first request may take.
+        self.headers_s = 15.0
         self._sweeper: Any = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def configure(self, send_timeout_s: float) -> None:
+    def configure(self, send_timeout_s: float, headers_s: float) -> None:
         self._send_timeout_s = send_timeout_s
+        self.headers_s = headers_s
 
     def add(self, link: Link) -> None:
         self._open.add(link)

@@ -15,13 +15,14 @@ SHORT_BYTES = 2000
 class CuttingProxy:
     """``with CuttingProxy(port, cuts) as proxy``: ``proxy.port`` leads to ``port``.
 
-    ``cuts``: after how many bytes of the client connections are cut, one after another; those with less than
-    ``SHORT_BYTES`` are none of them. ``cut``: how many have been.
+    ``cuts``: after how many bytes of the client connections are cut, one after another; ``answer_cuts``: of the
+    server. Connections with less than ``SHORT_BYTES`` that way are none of them. ``cut``: how many have been.
     """
 
-    def __init__(self, port: int, cuts: Sequence[int]) -> None:
+    def __init__(self, port: int, cuts: Sequence[int] = (), answer_cuts: Sequence[int] = ()) -> None:
         self._to = port
         self._cuts = list(cuts)
+        self._answer_cuts = list(answer_cuts)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self._listener.getsockname()[1]
         self.cut = 0
@@ -68,18 +69,21 @@ class CuttingProxy:
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
         cut = threading.Event()
-        answers = threading.Thread(target=_pass_on, args=(server, client, None, cut))
+        answers = threading.Thread(target=self._carry, args=(server, client, self._answer_cuts, cut))
         answers.start()
-        short = _pass_on(client, server, SHORT_BYTES, cut)
-        if short == SHORT_BYTES:
-            limit = self._cuts.pop(0) if self._cuts else None
-            if _pass_on(client, server, limit, cut) == limit:
-                self.cut += 1
-                cut.set()
-                _reset(server)
-                _reset(client)
+        self._carry(client, server, self._cuts, cut)
         # Closed only after it: a thread that still reads could read from another connection of the same number.
         answers.join()
+
+    def _carry(self, source: socket.socket, target: socket.socket, cuts: list[int], cut: threading.Event) -> None:
+        if _pass_on(source, target, SHORT_BYTES, cut) < SHORT_BYTES:
+            return
+        limit = cuts.pop(0) if cuts else None
+        if _pass_on(source, target, limit, cut) == limit:
+            self.cut += 1
+            cut.set()
+            _reset(source)
+            _reset(target)
 
 
 def _pass_on(source: socket.socket, target: socket.socket, limit: int | None, cut: threading.Event) -> int:

@@ -185,14 +185,18 @@ def test_what_is_no_film_is_refused(client: FlaskClient, settings: Settings, bod
 def test_a_film_arrives_in_any_pieces(server: LiveServer) -> None:
     """Also byte by byte at its beginning; one that ends early is not kept."""
     with RawClient(server.port) as client:
-        client.send(b"POST /api/video?id=drops HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "POST")
+        client.send(
+            b"POST /api/video?id=drops HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", "POST"
+        )
         for at in range(12):
             client.send_chunk(FILM[at : at + 1])
         client.send_chunk(FILM[12:]).send_chunk(b"")
         assert client.read_to_end().status == 201
         assert client.request("GET", "/api/video/drops").read_to_end().body == FILM
     with RawClient(server.port) as client:
-        client.send(b"POST /api/video?id=half HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + FILM, "POST")
+        client.send(
+            b"POST /api/video?id=half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n" + FILM, "POST"
+        )
         client.half_close()
         assert client.read_to_end().status == 400
     assert [

@@ -148,7 +148,7 @@ def test_more_than_was_said(server: LiveServer) -> None:
     made = ask(server, "POST", "/api/uploads", [version(8), said(8, False), ("Upload-Length", "4")], b"")
     url = made.header("location")
     with RawClient(server.port) as client:
-        head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n"
+        head = f"PATCH {url} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n"
         head += f"Content-Type: {PARTIAL[1]}\r\nTransfer-Encoding: chunked\r\n\r\n"
         answer = client.send(head.encode(), "PATCH").send_chunk(b"hello").send_chunk(b"").read_to_end()
     assert answer.status == 400
@@ -181,7 +181,8 @@ def test_a_cut_creation_goes_on(server: LiveServer, name: str) -> None:
     """With the URL of the 104: what had arrived is kept, and the rest completes it."""
     content = os.urandom(500_000)
     with RawClient(server.port) as client:
-        head = "POST /api/uploads HTTP/1.1\r\nHost: x\r\nUpload-Complete: ?1\r\nUpload-Draft-Interop-Version: 8\r\n"
+        head = "POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nUpload-Complete: ?1\r\n"
+        head += "Upload-Draft-Interop-Version: 8\r\n"
         head += f"Content-Disposition: {disposed(name)[1]}\r\nContent-Length: {len(content)}\r\n\r\n"
         client.send(head.encode() + content[:300_000], "POST")
         client.read_until(lambda answer: answer.interim)
@@ -201,7 +202,8 @@ def test_a_cut_creation_that_nobody_can_go_on_with(server: LiveServer) -> None:
     before = set((server.files / "uploads").rglob("*"))
     with RawClient(server.port) as client:
         client.send(
-            b"POST /api/uploads HTTP/1.1\r\nHost: x\r\nUpload-Complete: ?1\r\nContent-Length: 9\r\n\r\nhalf", "POST"
+            b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nUpload-Complete: ?1\r\nContent-Length: 9\r\n\r\nhalf",
+            "POST",
         )
         eventually(lambda: len(set((server.files / "uploads").rglob("*")) - before) >= 2)
     eventually(lambda: set((server.files / "uploads").rglob("*")) - before <= {server.files / "uploads/.resumable"})

@@ -31,7 +31,6 @@ PURE = {
         "pipeline",
         "event_lines",
         "positions",
-        "one_range",
         "digests",
         "file_names",
         "rates",
@@ -39,6 +38,10 @@ PURE = {
         "conditions",
         "media_types",
         "memory",
+        "grants",
+        "origins",
+        "static_tokens",
+        "url_tokens",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

@@ -50,7 +50,7 @@ def line(server: LiveServer, **like: object) -> dict[str, Any]:
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server that the tests of this module share, each with a topic of its own."""
     folder = tmp_path_factory.mktemp("metrics")
-    env: dict[str, object] = {"HEARTBEAT_S": 3600, "SEND_TIMEOUT_S": 3}
+    env: dict[str, object] = {"HEARTBEAT_S": 3600, "SEND_TIMEOUT_S": 4}
     with contextlib.ExitStack() as stack:
         if request.param.startswith("redis"):
             if redis_server.program() is None:
@@ -150,7 +150,7 @@ def test_an_upload_is_a_stream_too(house: LiveServer) -> None:
         assert client.request("POST", "/api/upload-progress", headers, form).read_to_end().status == 201
     with RawClient(house.port) as client:
         client.send(
-            b"POST /api/upload-progress?id=half HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n"
+            b"POST /api/upload-progress?id=half HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-ID: left\r\n"
             b"Content-Length: 8\r\n\r\nhalf"
         )
         eventually(lambda: value(house, "perennial_streams_open", kind="upload") == 1, 5.0, "it is open")

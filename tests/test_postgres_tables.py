@@ -11,12 +11,15 @@ import gevent
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.errors import DivisionByZero
 
 from stores.base import Filter, Operator, Query, Rows, Table, Tables
 from stores.errors import BadFilter, StoreBusy, StoreError
 from stores.postgres_conditions import Conditions
+from stores.postgres_copy import Reading
+from stores.postgres_lines import COPY_OPTIONS
 from stores.postgres_schema import Column as PGColumn
-from stores.postgres_schema import Shape
+from stores.postgres_schema import Shape, read_shapes
 from stores.postgres_tables import PostgresTables
 from stores.seed import users
 from stores.sqlite_conditions import after_condition, conditions
@@ -395,17 +398,71 @@ def big(database: Database, extra: str = "n") -> PostgresTables:
     return database.tables("t")
 
 
-def test_a_killed_backend_is_an_error(database: Database) -> None:
-    """Rows before it come, then a StoreError, and the store goes on with another connection."""
-    tables = big(database)
-    rows = tables.rows(tables.select("t"), "csv")
+@pytest.mark.parametrize("name", ["t", "u"])
+def test_a_killed_backend_is_an_error(database: Database, name: str) -> None:
+    """Of a view, whose rows libpq reads, and of a table, whose rows are read past it: rows before it come, then a
+    StoreError, and the store goes on with another connection."""
+    big(database)
+    tables = database.tables(name)
+    rows = tables.rows(tables.select(name), "csv")
     assert next(row for row in rows if row is not None)
     database.server.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'"
     )
     with pytest.raises(StoreError, match=r"^The database [^\n]*\.$"):
         list(rows)
-    assert read(tables, tables.select("t", ["id"], limit=1), "csv") == b"1"
+    assert read(tables, tables.select(name, ["id"], limit=1), "csv") == b"1"
+
+
+def copied(database: Database, select: str, form: Rows = "csv") -> Iterator[bytes]:
+    """The lines of the statement, read as those of a table whose key is its first column, ``id``; twice."""
+    database.create("keyed", (ID,), [])
+    with database.server.connect() as connection:
+        shape = read_shapes(connection, ["keyed"])["keyed"]
+        query = Query(shape.table, ("id",))
+        statement = f"COPY ({select}) TO STDOUT ({COPY_OPTIONS[form]})"
+        for _ in range(2):  # the second time, what libpq was lent has been given back
+            with connection.transaction():
+                for block in Reading(connection.pgconn, statement, shape, query, form).blocks():
+                    if block is not None:
+                        yield block.data
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_notices_between_rows(database: Database) -> None:
+    """What a function says while rows are read goes to libpq, and no row is lost by it."""
+    database.execute(
+        "CREATE OR REPLACE FUNCTION noisy(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " IF n % 100 = 0 THEN RAISE WARNING 'at % of the rows: %', n, repeat('d', n); END IF; RETURN n; END $$"
+    )
+    rows = b"\r\n".join(b"%d" % n for n in range(1, 5001))
+    assert b"\r\n".join(copied(database, "SELECT noisy(n) FROM generate_series(1, 5000) AS n")) == b"\r\n".join(
+        [rows, rows]
+    )
+
+
+def test_rows_of_every_size(database: Database) -> None:
+    """Rows of a byte and of megabytes, with line ends, quotes and what looks like a message inside."""
+    select = (
+        "SELECT n AS id,"
+        " CASE n % 7 WHEN 0 THEN repeat(E'\\nd\"x', 400000) WHEN 3 THEN repeat('y', 70000) ELSE E'\\nd' END"
+        " FROM generate_series(1, 30) AS n ORDER BY 1"
+    )
+    values = {0: b'\nd""x' * 400_000, 3: b"y" * 70_000}
+    rows = [(n, values.get(n % 7, b"\nd")) for n in range(1, 31)]
+    expected = b"\r\n".join(b"%d," % n + (b'"%b"' % value if b"\n" in value else value) for n, value in rows)
+    assert b"\r\n".join(copied(database, select)) == b"\r\n".join([expected, expected])
+
+
+@pytest.mark.parametrize(("at", "least"), [(1, 0), (2, 1), (20_000, 10_000)])
+def test_an_error_between_rows(database: Database, at: int, least: int) -> None:
+    """Before the first row and after any other, the server's error is raised, and the rows before it have come."""
+    got: list[bytes] = []
+    with pytest.raises(DivisionByZero):
+        got.extend(copied(database, f"SELECT n, 1 / (n - {at}), repeat('x', 50) FROM generate_series(1, 30000) AS n"))
+    rows = b"\r\n".join(got).splitlines()
+    assert len(rows) >= least
+    assert all(row.startswith(b"%d," % (n + 1)) and row.endswith(b"x" * 50) for n, row in enumerate(rows))
 
 
 def test_an_idle_connection_that_was_killed_is_replaced(database: Database) -> None:

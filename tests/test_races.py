@@ -120,7 +120,7 @@ def test_failing_rows_are_told_and_cut(quiet: LiveServer) -> None:
 def test_a_failing_text_is_cut(quiet: LiveServer) -> None:
     """Text cannot tell of a failure either."""
     with RawClient(quiet.port) as client:
-        client.send(b"POST /api/transform HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\ngood", "POST")
+        client.send(b"POST /api/transform HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\ngood", "POST")
         client.read_body_until(b"GOOD")
         assert client.send(b"\xff\xff\xff\xff\xff").read_to_end().end == "cut"
 
@@ -388,7 +388,9 @@ def test_a_download_runs_to_its_end_during_a_drain(live_server: Callable[..., Li
         for client, target in zip(clients, targets, strict=True):
             client.request("GET", target).read_until(lambda answer: len(answer.body))
         uploader = stack.enter_context(RawClient(server.port))
-        uploader.send(b"POST /api/upload-progress?id=u HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nhalf", "POST")
+        uploader.send(
+            b"POST /api/upload-progress?id=u HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf", "POST"
+        )
         eventually(lambda: b"progress" in first_frames(server, "/api/upload-progress/u"))
         server.signal(signal.SIGTERM)
         eventually(lambda: refused(server.port), 5.0, "the listener is closed")
@@ -454,7 +456,9 @@ def test_a_killed_upload_is_told(live_server: Callable[..., LiveServer]) -> None
     """Who watches an upload hears of its end also when the worker that took it was killed."""
     server = live_server(BODY_TIMEOUT_S=1)
     with RawClient(server.port) as uploader:
-        uploader.send(b"POST /api/upload-progress?id=k HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nhalf", "POST")
+        uploader.send(
+            b"POST /api/upload-progress?id=k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf", "POST"
+        )
         eventually(lambda: b"progress" in first_frames(server, "/api/upload-progress/k"))
         (old,) = server.pids()
         server.signal(signal.SIGKILL, old)
@@ -501,7 +505,7 @@ def test_a_client_that_neither_reads_nor_writes_on_is_cut(live_server: Callable[
     """A transform whose client sends without reading is read on up to the spool's bound, and then cut in time."""
     server = live_server(SEND_TIMEOUT_S=2, BODY_TIMEOUT_S=3, TRANSFORM_SPOOL_BYTES=2**20)
     with RawClient(server.port, receive_buffer_bytes=8192) as client:
-        client.send(b"POST /api/transform HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n", "POST")
+        client.send(b"POST /api/transform HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n", "POST")
         client.socket.settimeout(20.0)
         body = b"a" * 100_000_000
         with pytest.raises(ConnectionError):

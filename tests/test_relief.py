@@ -87,7 +87,8 @@ def test_a_worker_that_grows_is_relieved(live_server: Callable[..., LiveServer])
         for n in range(8):
             client = stack.enter_context(RawClient(server.port))
             client.send(
-                b"PUT /v1/stream/big%d HTTP/1.1\r\nHost: x\r\nContent-Length: 8000001\r\n\r\n" % n + bytes(8_000_000)
+                b"PUT /v1/stream/big%d HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 8000001\r\n\r\n" % n
+                + bytes(8_000_000)
             )
         assert events.read_to_end(30.0).end == "clean"
     server.wait_log(rf"relieved \(pid:{old}\): it has grown to \d+ bytes")

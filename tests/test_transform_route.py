@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def begin(client: RawClient, to: str, headers: str = "") -> RawClient:
     """Begin a chunked request whose chunks leave at once."""
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    head = f"POST /api/transform?to={to} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{headers}\r\n"
+    head = f"POST /api/transform?to={to} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n{headers}\r\n"
     return client.send(head.encode(), "POST")
 
 

@@ -61,7 +61,7 @@ def stored(server: LiveServer, name: str) -> bytes:
 def patching(server: LiveServer, url: str, at: int, length: int, sent: bytes) -> Iterator[RawClient]:
     """A PATCH of ``length`` bytes of which only ``sent`` have been."""
     with RawClient(server.port) as client:
-        head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {at}\r\n"
+        head = f"PATCH {url} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {at}\r\n"
         head += f"Content-Type: {PIECE[1]}\r\nContent-Length: {length}\r\n\r\n"
         yield client.send(head.encode() + sent, "PATCH")
 
@@ -181,7 +181,7 @@ def test_a_chunked_piece(server: LiveServer, name: str) -> None:
     for pieces, status in (([b"hello ", b"world"], 204), ([b"hello ", b"world", b"!"], 413)):
         url = create(server, 11, named(name))
         with RawClient(server.port) as client:
-            head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+            head = f"PATCH {url} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
             client.send(f"{head}Content-Type: {PIECE[1]}\r\nTransfer-Encoding: chunked\r\n\r\n".encode(), "PATCH")
             for piece in [*pieces, b""]:
                 client.send_chunk(piece)
@@ -324,7 +324,7 @@ def test_every_byte_that_arrived_is_kept(server: LiveServer, ending: str, framin
     content = os.urandom(3_000_000)
     url, sent = create(server, len(content), named(name := f"{uuid.uuid4().hex}.bin")), 2_345_678
     with RawClient(server.port) as client:
-        head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        head = f"PATCH {url} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
         head += f"Content-Type: {PIECE[1]}\r\n"
         if framing == "length":
             client.send(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:sent], "PATCH")

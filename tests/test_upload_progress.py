@@ -100,9 +100,8 @@ def test_a_name_that_may_not_be_changed(server: LiveServer, name: str) -> None:
 def test_a_name_that_is_taken_meanwhile(server: LiveServer, name: str) -> None:
     """Two at once with exists=refuse: one gets it, the other a 409 at its end."""
     with RawClient(server.port) as slow:
-        head = (
-            f"POST /api/upload-progress?filename={name}&exists=refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-        )
+        head = f"POST /api/upload-progress?filename={name}&exists=refuse HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Length: 4\r\n\r\n"
         slow.send(head.encode() + b"sl", "POST")
         eventually(lambda: left_behind(server))
         assert post(server, f"filename={name}&exists=refuse", b"fast").status == 201
@@ -114,7 +113,7 @@ def test_a_name_that_is_taken_meanwhile(server: LiveServer, name: str) -> None:
 def test_progress_says_how_fast_and_how_long(server: LiveServer, name: str) -> None:
     """Bytes, total, rate and the seconds left, at most ten times a second; the seconds fit the rate."""
     with RawClient(server.port) as client:
-        head = f"POST /api/upload-progress?id={name} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        head = f"POST /api/upload-progress?id={name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
         client.send(head.encode(), "POST")
         began, sent = time.monotonic(), 0
         while time.monotonic() - began < 0.7:
@@ -151,7 +150,8 @@ def test_a_refusal_is_heard(server: LiveServer, request_line: str, headers: str,
     block = bytes(2**20)
     with RawClient(server.port, timeout_s=60) as client, Pulse(server) as pulse:
         client.send(
-            f"{request_line} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {mib * 2**20}\r\n\r\n".encode(), "POST"
+            f"{request_line} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {mib * 2**20}\r\n\r\n".encode(),
+            "POST",
         )
         for _ in range(mib):
             client.send(block)
@@ -168,7 +168,7 @@ def test_a_body_beyond_the_limit_is_heard(live_server: Callable[..., LiveServer]
     block = bytes(2**20)
     for framing, mib in ((f"Content-Length: {2**30}", 1024), ("Transfer-Encoding: chunked", 64)):
         with RawClient(server.port, timeout_s=60) as client:
-            client.send(f"POST /api/upload-progress HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode(), "POST")
+            client.send(f"POST /api/upload-progress HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode(), "POST")
             for _ in range(mib):
                 client.send_chunk(block) if "chunked" in framing else client.send(block)
             assert client.read_to_end().status == 413
@@ -209,7 +209,7 @@ def test_fifty_slow_writers_need_no_memory(live_server: Callable[..., LiveServer
     clients = [RawClient(server.port) for _ in range(50)]
     try:
         for number, client in enumerate(clients):
-            head = f"POST /api/upload-progress?filename=slow-{number} HTTP/1.1\r\nHost: x\r\n"
+            head = f"POST /api/upload-progress?filename=slow-{number} HTTP/1.1\r\nHost: localhost\r\n"
             client.send(f"{head}Content-Length: 1000000\r\n\r\n".encode(), "POST")
         for _ in range(10):
             for client in clients:

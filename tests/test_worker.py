@@ -150,7 +150,7 @@ def test_quick_clients_take_turns(live_server: Callable[..., LiveServer]) -> Non
         server.signal(signal.SIGSTOP, worker)
         try:
             for client, name in ((one, b"one"), (two, b"two")):
-                request = b"GET /healthz?%b HTTP/1.1\r\nHost: x\r\n\r\n" % name
+                request = b"GET /healthz?%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % name
                 client.send(request * 200)
         finally:
             server.signal(signal.SIGCONT, worker)

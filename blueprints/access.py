@@ -1,0 +1,130 @@
+"""Login and logout: a token exchanged for a cookie, for what cannot send a header (EventSource, <video>, links).
+
+Rules:
+- The cookie is the token itself: HttpOnly, SameSite=Lax, Secure but for plain http on this machine. Nothing is stored
+  here, so any worker knows it, and it ends when the token does.
+- It outlives its token by a day: a browser that sent nothing could not be told that its token has expired.
+- Where to go afterwards is a path of this server, or it would be anybody's (CWE-601).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+
+import msgspec
+from flask import Blueprint, Response, current_app, jsonify, make_response, redirect, render_template, request
+from werkzeug.datastructures import MultiDict
+from werkzeug.wrappers import Response as AnyResponse
+
+from streaming import access, bodies
+from streaming.cursors import Parameters
+from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from streaming.grants import Caller
+from streaming.guard import PLAIN_COOKIE, SECURE_COOKIE
+from streaming.origins import host_name, is_loopback
+
+blueprint = Blueprint("access", __name__)
+
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+_BODY_BYTES = 16 * 1024
+_COOKIE_BYTES = 4000  # browsers take 4096 with the name and the attributes
+_AFTER_END_S = 86_400
+_LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+
+
+class _Login(msgspec.Struct):
+    token: str
+
+
+@blueprint.get("/login")
+def login_page() -> Response:
+    """The form; ``next`` is where to go afterwards."""
+    return _form(200, "", request.args.get("next", "/"))
+
+
+@blueprint.post("/api/login")
+def login() -> AnyResponse:
+    Parameters()
+    guard = access.guard_of(current_app._get_current_object())  # type: ignore[attr-defined]  # a LocalProxy
+    if not guard.closed:
+        raise NotFound("Nobody needs a token here.")
+    token, form = _token()
+    try:
+        caller = guard.identify(token)
+    except Unauthorized as error:
+        if form is None:
+            raise
+        return _form(401, error.detail, form.get("next", "/"))
+    response = make_response(_told(caller)) if form is None else redirect(_local(form.get("next", "/")), 303)
+    _set_cookie(response, token, caller.ends_at)
+    return response
+
+
+@blueprint.post("/api/logout")
+def logout() -> AnyResponse:
+    """Let the browser forget the token. The token itself is good until it ends."""
+    Parameters()
+    form = request.mimetype == "application/x-www-form-urlencoded"
+    response = redirect("/login", 303) if form else Response(status=204)
+    for name, secure in ((SECURE_COOKIE, True), (PLAIN_COOKIE, False)):
+        response.delete_cookie(name, secure=secure, httponly=True, samesite="Lax")
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
+
+
+@blueprint.after_request
+def unstored(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def form_instead(error: Unauthorized) -> Response:
+    """For a page: the form, under the status that the page would have had."""
+    response = _form(401, "", f"{request.path}?{request.query_string.decode('latin-1')}".rstrip("?"))
+    response.headers.update(error.headers)
+    return response
+
+
+def _form(status: int, sentence: str, next: str) -> Response:
+    response = make_response(render_template("login.html", sentence=sentence, next=_local(next)), status)
+    response.headers.update({"Cache-Control": "no-store", "Content-Security-Policy": POLICY})
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _token() -> tuple[str, MultiDict[str, str] | None]:
+    """Return the token that was sent, and the form where it was one. Raises BadRequest."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip(), None
+    if request.mimetype == "application/x-www-form-urlencoded":
+        # Bounded by gunicorn's own reading of it: Flask reads a form whole.
+        request.max_content_length = _BODY_BYTES
+        return request.form.get("token", "").strip(), request.form
+    body = bodies.read_all(request.environ, _BODY_BYTES, current_app.extensions["settings"].BODY_TIMEOUT_S)
+    try:
+        return msgspec.json.decode(body, type=_Login).token.strip(), None
+    except msgspec.DecodeError:
+        raise BadRequest('Send the token in Authorization, in a form, or as JSON: {"token": "…"}.') from None
+
+
+def _set_cookie(response: AnyResponse, token: str, ends_at: float | None) -> None:
+    if len(token) > _COOKIE_BYTES:
+        raise BadRequest(f"A cookie holds {_COOKIE_BYTES} bytes, and this token has more.")
+    if not request.is_secure and not is_loopback(host_name(request.host)):
+        raise Forbidden("A cookie is given over TLS only: without it everybody on the way could take it.")
+    left = None if ends_at is None else math.ceil(ends_at - time.time()) + _AFTER_END_S
+    name = SECURE_COOKIE if request.is_secure else PLAIN_COOKIE
+    response.set_cookie(name, token, max_age=left, secure=request.is_secure, httponly=True, samesite="Lax")
+
+
+def _told(caller: Caller) -> Response:
+    grants = {"read": caller.grants.read, "write": caller.grants.write}
+    return jsonify(caller=caller.name, ends_at=caller.ends_at, **grants)
+
+
+def _local(next: str) -> str:
+    return next if _LOCAL.fullmatch(next) else "/"

@@ -1,0 +1,71 @@
+"""The messages of COPY … TO STDOUT as they come from PostgreSQL: many rows at once, without a look at each.
+
+A row is a message: ``d``, its length in four bytes (with these four), and a line of text that ends with LF
+(PostgreSQL's protocol, "Message Formats"). Measured, libpq's function, which gives out one row at a time, took three
+fifths of an export's time.
+
+Rules:
+- Text of PostgreSQL holds no NUL, and the head of a row shorter than 64 KiB has two: so LF, ``d``, NUL, NUL is always
+  where one row ends and the next begins, and never in the middle of one.
+- Where a NUL is left after that, there are longer rows or other messages in between: then each length is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+ROW = ord("d")
+HEAD_BYTES = 5
+_NEXT = b"\nd\0\0"
+_BETWEEN = re.compile(rb"\nd\0\0..", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Rows: their lines joined, the first and the last line of them (with LF), their number, and where they end."""
+
+    lines: bytes
+    first: bytes
+    last: bytes
+    rows: int
+    end: int
+
+
+def length(data: bytes | bytearray, at: int = 0) -> int | None:
+    """Return how many bytes the message at ``at`` has, None when its head is not whole."""
+    return 1 + int.from_bytes(data[at + 1 : at + HEAD_BYTES]) if len(data) - at >= HEAD_BYTES else None
+
+
+def take(data: bytes, line_end: bytes) -> Taken | None:
+    """Return the whole rows that ``data``, which begins with a row, begins with; None when not one is whole.
+
+    Their lines are joined by ``line_end``.
+    """
+    last = data.rfind(_NEXT, 0, len(data) - 2) + 1
+    end = last + (length(data, last) or 0)
+    if end == last or end > len(data):
+        end, last = last, data.rfind(_NEXT, 0, last + 1) + 1 if last else 0
+    if not end:
+        return None
+    lines, more = _BETWEEN.subn(line_end, data[HEAD_BYTES : end - 1])
+    if b"\0" in lines:
+        return _one_by_one(data[:end], line_end)
+    first = data[HEAD_BYTES : length(data)]
+    return Taken(lines, first, data[last + HEAD_BYTES : end], more + 1, end)
+
+
+def _one_by_one(data: bytes, line_end: bytes) -> Taken | None:
+    rows = list(_rows(data))
+    if not rows:
+        return None
+    size = sum(map(len, rows)) + HEAD_BYTES * len(rows)
+    return Taken(line_end.join(row[:-1] for row in rows), rows[0], rows[-1], len(rows), size)
+
+
+def _rows(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while data[at : at + 1] == b"d" and (size := length(data, at)) is not None and at + size <= len(data):
+        yield data[at + HEAD_BYTES : at + size]
+        at += size

@@ -1,0 +1,287 @@
+"""Limits: what one caller may have of the server, and that the others notice nothing. Refusals come before any work."""
+
+from __future__ import annotations
+
+import atexit
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from settings import Settings
+from streaming.errors import TooManyRequests, Unavailable
+from streaming.shares import Shares
+from tests.harness import LiveServer, RawClient, eventually, parse_events
+from tests.redis_server import RedisServer, program
+from tests.tokens import bearer, static
+
+Live = Callable[..., LiveServer]
+Make = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def make(settings: Settings) -> Iterator[Make]:
+    """A client of an application with other settings: ``make(RATE_LIMIT=…)``."""
+    from app import create_app
+
+    apps: list[Flask] = []
+
+    def make(**changes: Any) -> FlaskClient:
+        apps.append(create_app(replace(settings, **changes)))
+        return apps[-1].test_client()
+
+    yield make
+    for app in apps:
+        for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
+            store.dispose()
+            atexit.unregister(store.dispose)
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, sample_database: str) -> Iterator[LiveServer]:
+    """A server with short deadlines, that takes ten bytes an hour."""
+    env = {
+        "DATABASE_URL": sample_database,
+        "HEADERS_S": 1,
+        "BODY_TIMEOUT_S": 1,
+        "CALLER_UPLOAD_BYTES": 10,
+        "MAX_STREAMS": 2,
+    }
+    server = LiveServer(tmp_path_factory.mktemp("strict"), env)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def refused(answer: TestResponse, status: int, name: str, quota: int) -> int:
+    """Retry-After of a refusal that says which quota is used up (draft-ietf-httpapi-ratelimit-headers-10, 3 and 4)."""
+    with answer:
+        assert answer.status_code == status, answer.data
+        assert re.match(f'"{name}";q={quota}(;w=\\d+)?$', answer.headers["RateLimit-Policy"])
+        wait = int(answer.headers["Retry-After"])
+        assert answer.headers["RateLimit"] == f'"{name}";r=0;t={wait}'
+        assert answer.json["status"] == status
+        assert wait > 0
+        return wait
+
+
+def test_places_are_counted_for_each_and_in_all() -> None:
+    """One caller's last place is nobody else's; all of them together are the server's; each is given back once."""
+    shares = Shares("things", 3, 2)
+    leaves = [shares.enter("ann"), shares.enter("ann")]
+    with pytest.raises(TooManyRequests):
+        shares.enter("ann")
+    leaves.append(shares.enter("bob"))
+    with pytest.raises(Unavailable):
+        shares.enter("eve")
+    for leave in (leaves[0], leaves[0]):
+        leave()
+    shares.enter("ann")
+    with pytest.raises(Unavailable):
+        shares.enter("eve")
+
+
+def test_without_a_bound_nothing_is_counted() -> None:
+    """Any number of places, and nothing is kept of them."""
+    shares = Shares("things", 0, 0)
+    for _ in range(10):
+        shares.enter("ann")
+    assert not shares.bounded
+
+
+def test_a_caller_may_ask_so_often(make: Make) -> None:
+    """429 beyond it, before any work; another caller has its own; health checks are not counted."""
+    client = make(RATE_LIMIT="3/minute;1000/hour", API_TOKENS=static(ann="*", bob="*"))
+    for _ in range(3):
+        with client.get("/api/stream?chunks=1", headers=bearer("ann")) as answer:
+            assert answer.status_code == 200
+    # Another route, also one that would have refused it: the same purse.
+    assert refused(client.get("/api/sse?count=0", headers=bearer("ann")), 429, "requests-per-caller", 3) <= 60
+    with client.get("/api/sse?count=1", headers=bearer("bob")) as answer:
+        assert answer.status_code == 200
+    for _ in range(5):
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_event_source_that_asks_too_often_lives_on(make: Make) -> None:
+    """A reconnect gets 200, a retry as long as the limit lasts, an event with the reason, and the end."""
+    client = make(RATE_LIMIT="1/minute")
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "0"}
+    assert client.get("/api/sse?count=2&interval=0", headers=headers).status_code == 200
+    with client.get("/api/sse?count=2&interval=0", headers=headers) as answer:
+        [event] = parse_events(answer.data)
+        assert (answer.status_code, event.type) == (200, "stream-error")
+        assert '"status":429' in event.data
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(program() is None, reason="there is no redis-server here")
+def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> None:
+    """With Redis the limit is one for all workers; when Redis goes away, everybody is let in."""
+    redis = RedisServer(tmp_path, appendonly="no").start()
+    try:
+        server = live_server(WEB_CONCURRENCY=2, RATE_LIMIT="5/hour", RATE_LIMIT_URL=redis.url)
+        # The fixture's own look at /readyz is not counted.
+        statuses = [server.get("/api/stream?chunks=1")[0] for _ in range(12)]
+        assert sorted(statuses) == [200] * 5 + [429] * 7
+    finally:
+        redis.stop()
+    assert server.get("/api/stream?chunks=1")[0] == 200
+
+
+def test_bytes_of_uploads_are_paid_for_before_they_are_read(make: Make) -> None:
+    """Of each caller (429) and in all (503); nothing of what is refused is stored."""
+    tokens = static(ann="*", bob="*", eve="*")
+    client = make(CALLER_UPLOAD_BYTES=10, UPLOAD_BYTES=15, API_TOKENS=tokens)
+
+    def upload(name: str, body: bytes) -> TestResponse:
+        return client.post(f"/api/upload-progress?filename={name}{len(body)}", data=body, headers=bearer(name))
+
+    assert upload("ann", b"12345678").status_code == 201
+    assert refused(upload("ann", b"123"), 429, "upload-bytes-per-caller", 10) <= 3600
+    assert upload("bob", b"123456").status_code == 201
+    assert refused(upload("eve", b"123"), 503, "upload-bytes", 15) <= 3600
+    stored = client.application.extensions["settings"].FILES_DIR / "uploads"
+    assert sorted(path.name for path in stored.iterdir() if path.is_file() and path.name[0] != ".") == ["ann8", "bob6"]
+
+
+def test_a_body_of_unknown_length_is_paid_for_when_it_has_come(strict: LiveServer) -> None:
+    """The next one is refused."""
+    statuses = []
+    for n in range(2):
+        with RawClient(strict.port) as client:
+            client.send(
+                f"POST /api/upload-progress?filename=c{n} HTTP/1.1\r\nHost: localhost\r\n".encode()
+                + b"Transfer-Encoding: chunked\r\n\r\n",
+                "POST",
+            )
+            client.send_chunk(b"x" * 12).send_chunk(b"")
+            statuses.append(client.read_to_end().status)
+    assert statuses == [201, 429]
+
+
+@pytest.mark.slow
+def test_durable_runs_of_a_caller_at_once(live_server: Live) -> None:
+    """Beyond its own a caller gets a 429; its place is free when its run has ended, not when its reader leaves."""
+    server = live_server(CALLER_RUNS=1, API_TOKENS=static(ann="*", bob="*"))
+    path = "/api/stream?durable=1&chunks=2&interval="
+    with RawClient(server.port) as client:
+        client.request("GET", f"{path}2", list(bearer("ann").items())).read_head()
+    statuses = [server.get(f"{path}0", headers=bearer(name))[0] for name in ("ann", "bob")]
+    assert statuses == [429, 200]
+    eventually(lambda: server.get(f"{path}0", headers=bearer("ann"))[0] == 200, 10)
+
+
+@pytest.mark.slow
+def test_streams_exports_and_uploads_of_a_caller_at_once(live_server: Live) -> None:
+    """Beyond its own a caller gets a 429 with Retry-After, and has its place again when one of them has ended."""
+    tokens = static(ann="*", bob="*")
+    server = live_server(CALLER_STREAMS=2, CALLER_EXPORTS=1, CALLER_UPLOADS=1, API_TOKENS=tokens)
+
+    def opened(path: str, token: str) -> RawClient:
+        client = RawClient(server.port, receive_buffer_bytes=4096)
+        client.request("GET", path, list(bearer(token).items())).read_head()
+        return client
+
+    ticks = "/api/sse?count=100&interval=10"
+    with opened(ticks, "ann") as first, opened(ticks, "ann") as second:
+        assert (first.answer.status, second.answer.status) == (200, 200)
+        with opened(ticks, "ann") as third, opened(ticks, "bob") as other:
+            assert (third.answer.status, third.answer.header("retry-after"), other.answer.status) == (429, "5", 200)
+        first.close()
+        eventually(lambda: server.get("/api/stream?chunks=1", headers=bearer("ann"))[0] == 200)
+    eventually(lambda: server.get("/healthz")[1].count(b'"streams":0'))
+    with opened("/api/export?table=users", "ann"), opened("/api/export?table=users", "ann") as second:
+        assert second.answer.status == 429
+    eventually(lambda: server.get("/api/export?table=users&limit=1", headers=bearer("ann"))[0] == 200)
+    with RawClient(server.port) as slow:
+        head = "POST /api/upload-progress?filename=s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ann\r\n"
+        slow.send(f"{head}Content-Length: 9\r\n\r\nhalf".encode(), "POST")
+        statuses = []
+
+        def upload() -> bool:
+            with RawClient(server.port) as client:
+                client.request("POST", "/api/upload-progress?filename=t", list(bearer("ann").items()), b"x")
+                statuses.append(client.read_to_end().status)
+            return statuses[-1] == 429
+
+        eventually(upload)
+    eventually(lambda: upload() or statuses[-1] == 201)
+
+
+def test_a_full_server_sends_no_file_either(strict: LiveServer) -> None:
+    """A file that is read in drops holds a place as a stream does: beyond MAX_STREAMS 503, before it is opened."""
+    with RawClient(strict.port) as one, RawClient(strict.port) as two:
+        for client in (one, two):
+            client.request("GET", "/api/sse?count=2&interval=60").read_head()
+        with RawClient(strict.port) as client:
+            answer = client.request("GET", "/api/download/poem.txt").read_to_end()
+            assert (answer.status, answer.header("retry-after")) == (503, "5")
+    eventually(lambda: strict.streams() == 0)
+
+
+# Slow connections
+
+
+@pytest.mark.slow
+def test_a_head_that_comes_in_drops_is_given_up(strict: LiveServer) -> None:
+    """``HEADERS_S`` after the connection began, whatever comes; a connection that has had a request may rest longer."""
+    with RawClient(strict.port) as served, RawClient(strict.port) as dropping:
+        served.request("GET", "/healthz").read_to_end()
+        dropping.send(b"GET /healthz HTTP/1.1\r\n")
+
+        def ended() -> bool:
+            try:
+                dropping.send(b"X: y\r\n")
+                return dropping.receive(timeout_s=0.1) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+
+        eventually(ended, 5)
+        served.request("GET", "/healthz")
+        assert served.read_to_end().status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/api/notifications", "/v1/stream/drops", "/api/chat"])
+def test_a_small_body_that_comes_in_drops_is_given_up(strict: LiveServer, path: str) -> None:
+    """Also when it never stalls for long: 408, some time after a stall would have ended it."""
+    with RawClient(strict.port) as client:
+        head = f"{'PUT' if 'stream' in path else 'POST'} {path} HTTP/1.1\r\nHost: localhost\r\n"
+        client.send(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode(), "POST")
+
+        def answered() -> bool:
+            client.send(b" ")
+            try:
+                client.receive(timeout_s=0.2)
+            except TimeoutError:
+                return False
+            return client.answer.status == 408
+
+        eventually(answered, 8)
+
+
+@pytest.mark.slow
+def test_connections_that_only_wait_make_room_for_one_that_asks(live_server: Live, tmp_path: Path) -> None:
+    """Three times as many silent and dropping connections as there are places: every request is answered, at once."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-connections 150", HEADERS_S=60)
+    silent: list[RawClient] = []
+    try:
+        for n in range(450):
+            silent.append(RawClient(server.port))
+            if n % 2:
+                silent[-1].send(b"GET /healthz HTTP/1.1\r\n")
+            if n % 50 == 49:
+                assert server.get("/healthz", timeout_s=2)[0] == 200
+    finally:
+        for client in silent:
+            client.close()

@@ -1,0 +1,90 @@
+"""A minute of ``make survive``: every kind of stream through faults, on each of the stages."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+
+import pytest
+
+from tests.clients import RawClient
+from tests.survive.__main__ import KINDS, survive
+from tests.survive.caller import Caller, Finding
+from tests.survive.proxy import Fate, FaultProxy
+from tests.survive.stage import STORES, available
+from tests.survive.streams import text
+from tests.survive.truth import Truth
+
+SECONDS = 30.0
+TRUTH = Truth([], b"", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.may_leak(reason="clients that were given up have a thread until their deadline")
+@pytest.mark.parametrize("stores", STORES)
+def test_nothing_is_lost_or_doubled(stores: str) -> None:
+    """Half a minute of episodes; a failure says the seed that replays it."""
+    if not available(stores):
+        pytest.skip("there is no Redis or no PostgreSQL for this machine")
+    seed = int(os.environ.get("SURVIVE_SEED", "0")) or random.randrange(1, 10**6)
+    told = survive(seed, 1000, SECONDS, [stores])
+    assert told.episodes
+
+
+def serve(body: bytes) -> tuple[socket.socket, int]:
+    """A server that gives everybody the same answer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    threading.Thread(target=run, daemon=True).start()
+    return listener, listener.getsockname()[1]
+
+
+@pytest.mark.may_leak(reason="the thread of the small server ends a moment later")
+@pytest.mark.parametrize("body", [b"Chunk 0\n" * 200, b"Chunk 1\n", b"Chunk 0\nChunk 2\n", b""])
+def test_a_server_that_lies_is_found(body: bytes) -> None:
+    """Lines doubled, lost or out of order, and a clean end that is none, are findings."""
+    listener, port = serve(body)
+    try:
+        with pytest.raises(Finding):
+            text(Caller(port, "liar", random.Random(1), deadline=float("inf")), TRUTH)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.may_leak(reason="the thread of the small server ends a moment later")
+@pytest.mark.parametrize("kind", ["fin", "reset", "silence", "stall", "trickle"])
+def test_fates_come(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut is not whole, what stands still or trickles is; the proxy counts it."""
+    fate = Fate(kind, 1000, False, 0.2)
+    monkeypatch.setattr(Fate, "draw", staticmethod(lambda _: fate))
+    listener, port = serve(bytes(100_000))
+    with FaultProxy(port) as proxy:
+        proxy.storm(random.Random(1))
+        try:
+            with RawClient(proxy.port) as client:
+                answer = client.request("GET", "/").read_to_end()
+        except ConnectionError:
+            answer = client.answer
+        whole = kind in ("stall", "trickle")
+        assert (answer.end == "clean", len(answer.body) == 100_000) == (whole, whole)
+        assert proxy.faults[kind] == 1
+    listener.close()
+
+
+def test_every_kind_is_driven() -> None:
+    """Those of the promise: text, NDJSON, ticks, events, durable, chat in four encodings, files, uploads, exports."""
+    assert len(KINDS) >= 19
