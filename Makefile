@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow soak survive conformance check format bench clean
+.PHONY: help run test test-slow soak survive conformance check format screenshots bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-11s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,9 @@ format: $(DEV) ## format every file, mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet --exit-zero .
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check .
+
+screenshots: $(DEV) ## every page in light, dark and at phone width, into screenshots/, to be looked at
+	@$(BIN)/python -m tests.screenshots $(ARGS)
 
 bench: $(RUN) ## the measurements of docs/performance.md (ARGS= goes to the bench)
 	@$(BIN)/python -m bench $(ARGS)

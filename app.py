@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import math
 from collections.abc import Sequence
@@ -20,11 +21,14 @@ import doctor
 import settings as settings_module
 from blueprints import access as access_blueprint
 from blueprints import (
+    activity,
+    assets,
     chat,
     completions,
     downloads,
     events,
     exports,
+    listings,
     pages,
     records,
     resumables,
@@ -45,7 +49,10 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import access, accounts, bodies, cross_origin, metrics, rate_limits, reconnects, wire
+from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, reconnects, wire
+from streaming.activity import Sampler
+from streaming.activity_reports import Reports
+from streaming.assets import Assets
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
@@ -74,10 +81,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
     app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
     app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
+    app.extensions["assets"] = Assets(settings_module.ROOT / "static")
+    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
+        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
     app.extensions["chats"] = Chats(log, lease, settings)
+    app.extensions["reports"] = Reports(log, lease.worker, Sampler(wire.links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
@@ -103,7 +114,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         uploads,
         resumables,
         streams,
+        listings,
         pages,
+        assets,
+        activity,
         status,
         access_blueprint,
     )
@@ -182,7 +196,8 @@ def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
             gevent.sleep(RENEW_S)
 
     watch = metrics.Watch({"threads": _jobs, "log": app.extensions["log"].waiting}, listeners)
-    keepers = [gevent.spawn(keep), gevent.spawn(renew), gevent.spawn(app.extensions["chats"].listen), *watch.greenlets]
+    for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
+    keepers = [*(gevent.spawn(each) for each in for_ever), *watch.greenlets]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
 
 

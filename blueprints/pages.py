@@ -7,23 +7,38 @@ Rules:
 
 from __future__ import annotations
 
+import functools
+import gzip
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
 from flask import Blueprint, Response, current_app, render_template, request
+from markupsafe import Markup
 
-from settings import Settings
-from stores.base import Table, Tables
+from settings import ROOT, Settings
+from stores.base import Log, State, Table, Tables
+from stores.errors import NoStream, StreamGone
+from streaming import durable, markup, openapi_routes
 from streaming.errors import NotFound
 from streaming.folders import list_below
+from streaming.listing import list_streams
 from streaming.pipeline import TRANSFORMS
 
 blueprint = Blueprint("pages", __name__)
 
 PAGE_FILES = 100
+PAGE_STREAMS = 100
+DOCUMENTS = {
+    "http": "Routes",
+    "protocols": "Protocols",
+    "operations": "Operations",
+    "performance": "Performance",
+    "security": "Security",
+    "design": "Design",
+}
 _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 
 POLICY = "; ".join(
@@ -39,152 +54,49 @@ POLICY = "; ".join(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One stream of the map: what it is for, how a terminal asks for it, and what its start button fetches.
-
-    ``curl`` holds ``{origin}`` where the server's address belongs. ``accept_bytes`` shows counts instead of text;
-    ``upload`` is the size of a made-up file to send.
-    """
-
-    title: str
-    purpose: str
-    curl: str
-    path: str
-    method: str = "GET"
-    type: str = ""
-    body: str = ""
-    range: str = ""
-    accept_bytes: bool = False
-    upload: int = 0
-    links: tuple[tuple[str, str], ...] = ()
-
-
-_HELLO = '{"messages":[{"role":"user","content":"Hello"}]}'
-_HELLO_PARTS = (
-    '{"id":"map","trigger":"submit-message",'
-    '"messages":[{"id":"1","role":"user","parts":[{"type":"text","text":"Hello"}]}]}'
-)
-
-CARDS = (
-    Card(
-        "Text",
-        "Plain lines, each sent the moment it exists.",
-        "curl -N '{origin}/api/stream?chunks=10&interval=0.5'",
-        "/api/stream?chunks=10&interval=0.5",
-    ),
-    Card(
-        "Rows as NDJSON",
-        "A whole table, one JSON object a line, in constant memory.",
-        "curl -N '{origin}/api/stream-json?table=users'",
-        "/api/stream-json?table=users",
-        links=(("Export page", "/export"),),
-    ),
-    Card(
-        "Server-sent events",
-        "Numbered events that a browser resumes by itself.",
-        "curl -N '{origin}/api/sse?count=10&interval=1'",
-        "/api/sse?count=10&interval=1",
-    ),
-    Card(
-        "Typed events",
-        "Every stored notification, then a count and a clean end.",
-        "curl -N {origin}/api/events",
-        "/api/events",
-        links=(("Events page", "/events"),),
-    ),
-    Card(
-        "Live notifications",
-        "Stays open and delivers what is published. Start it, then publish from a terminal.",
-        "curl -d 'Hello from a terminal' {origin}/api/notifications",
-        "/api/events?follow=1",
-        links=(("Events page", "/events?follow=1"),),
-    ),
-    Card(
-        "Chat",
-        "A model's answer as plain text, token by token.",
-        f"curl -N --json '{_HELLO}' {{origin}}/api/chat",
-        "/api/chat?protocol=text",
-        "POST",
-        "application/json",
-        _HELLO,
-        links=(("Chat page", "/chat"),),
-    ),
-    Card(
-        "Chat for the AI SDK",
-        "The same answer as the message stream that useChat reads.",
-        f"curl -N --json '{_HELLO}' '{{origin}}/api/chat?protocol=ui'",
-        "/api/chat?protocol=ui",
-        "POST",
-        "application/json",
-        _HELLO_PARTS,
-        links=(("Chat page", "/chat"),),
-    ),
-    Card(
-        "Downloads",
-        "Files with ranges and conditions, so that an interrupted download continues.",
-        "curl -O -C - {origin}/api/download/poem.txt",
-        "/api/download/poem.txt",
-        links=(("Download poem.txt", "/api/download/poem.txt"), ("Files page", "/files")),
-    ),
-    Card(
-        "Video",
-        "Any part of a film by byte range: seeking just works.",
-        "curl -r 0-65535 -o part.mp4 {origin}/api/video/sample",
-        "/api/video/sample",
-        range="bytes=0-65535",
-        accept_bytes=True,
-        links=(("Video page", "/video"),),
-    ),
-    Card(
-        "Uploads",
-        "Straight to disk, with progress that the server itself reports. The button stores a file of 256 KiB.",
-        "head -c 64M /dev/zero | curl -X POST -T - '{origin}/api/upload-progress?filename=zeros.bin'",
-        "/api/upload-progress?filename=demo.bin",
-        "POST",
-        "application/octet-stream",
-        upload=256 * 1024,
-        links=(("Upload page", "/upload"),),
-    ),
-    Card(
-        "CSV export",
-        "A database cursor as a CSV file that is correct whatever the data.",
-        "curl -OJ '{origin}/api/export?table=users'",
-        "/api/export?table=users",
-        links=(("Export page", "/export"),),
-    ),
-    Card(
-        "Errors in the stream",
-        "When its source fails, the stream says so in its last line. This one fails after three items.",
-        "curl -N '{origin}/api/stream-safe?fail_after=3'",
-        "/api/stream-safe?fail_after=3",
-    ),
-    Card(
-        "Transform",
-        "A body in upper case while it is still arriving. Type, and end with Ctrl-D.",
-        "curl -N -X POST -T . {origin}/api/transform",
-        "/api/transform",
-        "POST",
-        "text/plain; charset=utf-8",
-        "The river never runs dry.\nDer Fluß versiegt nie.\nΟ ποταμός δεν στερεύει ποτέ.\n",
-        links=(("Transform page", "/transform"),),
-    ),
-)
-
-
 @blueprint.after_request
 def secure(response: Response) -> Response:
-    """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
+    """Give a page the headers that keep it from being framed, sniffed or scripted by others; gzip it."""
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache"
+    response.vary.add("Accept-Encoding")
+    if request.accept_encodings["gzip"] > 0 and response.status_code == 200:
+        response.data = gzip.compress(response.data, 5, mtime=0)
+        response.content_encoding = "gzip"
     return response
 
 
 @blueprint.get("/")
 def home() -> str:
-    return render_template("home.html", cards=CARDS, origin=request.host_url.rstrip("/"))
+    return render_template("home.html", origin=request.host_url.rstrip("/"))
+
+
+@blueprint.get("/streams")
+def streams() -> str:
+    log: Log = current_app.extensions["log"]
+    prefix, after, path = (request.args.get(name, "") for name in ("prefix", "after", "path"))
+    found = list(list_streams(log, prefix, after, PAGE_STREAMS + 1))
+    more = found[PAGE_STREAMS - 1].path if len(found) > PAGE_STREAMS else ""
+    current = _state(log, path)
+    return render_template(
+        "streams.html",
+        streams=found[:PAGE_STREAMS],
+        prefix=prefix,
+        after=more,
+        path=path,
+        current=current,
+        origin=request.host_url.rstrip("/"),
+    )
+
+
+def _state(log: Log, path: str) -> State | None:
+    """How the stream stands; None where there is none for everybody to see."""
+    try:
+        return log.state(path) if path and not path.startswith(durable.HIDDEN) else None
+    except (NoStream, StreamGone):
+        return None
 
 
 @blueprint.get("/events")
@@ -230,6 +142,36 @@ def export() -> str:
         raise NotFound("There is no such table.", parameter="table")
     current: Table | None = found.get(name)
     return render_template("export.html", tables=list(found), current=current, arrow=find_spec("pyarrow") is not None)
+
+
+@blueprint.get("/docs")
+def docs() -> str:
+    return _document("http")
+
+
+@blueprint.get("/docs/<name>")
+def other_docs(name: str) -> str:
+    return _document(name)
+
+
+def _document(name: str) -> str:
+    path = ROOT / "docs" / f"{name}.md"
+    if name not in DOCUMENTS or not path.exists():
+        raise NotFound("There is no such document.")
+    shown = markup.document(path)
+    documents = [(text, "/docs" if each == "http" else f"/docs/{each}") for each, text in DOCUMENTS.items()]
+    # The only HTML that is not made by a template: of our own files, in which HTML is text (streaming/markup.py).
+    return render_template("docs.html", document=shown, documents=documents, html=Markup(shown.html))
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> Response:
+    return Response(_described(), content_type="application/json")
+
+
+@functools.cache
+def _described() -> bytes:
+    return msgspec.json.encode(openapi_routes.description())
 
 
 @blueprint.get("/transform")

@@ -1,81 +1,138 @@
-// The map: each card's stream can be started, watched and stopped.
+// The map: each card's stream can be started, watched, cut off and stopped; and what the server does, live.
 
-import { byId, count, randomId, readStream, readText, say, size, Tail } from "./stream.js";
+import { byId, explain, say, size } from "./stream.js";
+import { watchActivity } from "./activity.js";
+import { pictureOf } from "./pictures.js";
+import { Resumed } from "./resume.js";
+import { sendFile, sendResumable } from "./uploads.js";
 
-// A browser opens six connections to one HTTP/1.1 server. The upload takes two, and one must stay free for the next click.
-const MAX_RUNNING = 4;
-const running = new Map();
+// A browser opens six connections to one HTTP/1.1 server, for all its tabs: those of cards are counted over all of
+// them, or the sixth tab would wait for ever.
+const PLACES = 4;
+const PLUGGED_OUT_MS = 1500;
+const JSON_TYPE = { "Content-Type": "application/json" };
 const { origin } = byId("cards").dataset;
+const running = new Map();
 
-for (const card of byId("cards").children) {
-  const part = (selector) => card.querySelector(selector);
-  const view = {
-    card: card.dataset,
-    button: part("[data-action=start]"),
-    wire: part(".wire"),
-    state: part(".state"),
-    title: part("h2").lastChild.textContent,
-  };
-  const code = part("code");
-  // Behind a proxy the server is known by another name than its own.
-  for (const text of code.childNodes) text.nodeValue &&= text.nodeValue.replaceAll(origin, location.origin);
-  view.button.addEventListener("click", () => (running.has(view) ? running.get(view).abort() : start(view)));
-  part("[data-action=copy]").addEventListener("click", (event) => copy(code, event.currentTarget));
-}
+class Card {
+  #element;
+  #part;
+  #picture;
+  #stop = null; // ends the stream; its signal is that of the whole
+  #plug = null; // ends the connection
+  #state;
 
-async function start(view) {
-  const [oldest] = running.keys();
-  if (running.size >= MAX_RUNNING) running.get(oldest).abort();
-  const abort = new AbortController();
-  running.set(view, abort);
-  label(view, "Stop");
-  view.wire.hidden = false;
-  say(view.state, "Live");
-  try {
-    const received = await run(view, abort.signal);
-    say(view.state, `Ended cleanly, ${size(received)}`);
-  } catch (error) {
-    say(view.state, abort.signal.aborted ? "Stopped" : error.message, !abort.signal.aborted);
-  } finally {
-    running.delete(view);
-    label(view, "Start");
+  constructor(element) {
+    this.#element = element;
+    this.#part = (selector) => element.querySelector(selector);
+    this.#state = this.#part(".state");
+    this.#part("[data-action=start]").addEventListener("click", () => (this.#stop ? this.stop() : this.start()));
+    this.#part("[data-action=plug]")?.addEventListener("click", () => this.#plug?.abort());
+    this.#part("[data-action=publish]")?.addEventListener("click", () => this.#publish());
+    const code = this.#part("code");
+    // Behind a proxy the server is known by another name than its own.
+    for (const text of code.childNodes) text.nodeValue &&= text.nodeValue.replaceAll(origin, location.origin);
+    this.#part("[data-action=copy]").addEventListener("click", (event) => copy(code, event.currentTarget));
+  }
+
+  stop() {
+    this.#stop.abort();
+    this.#plug?.abort();
+  }
+
+  async start() {
+    const leave = await takePlace();
+    if (!leave) return say(this.#state, "Your other tabs have all the connections that a browser opens.", true);
+    this.#stop = new AbortController();
+    running.set(this, this.#stop);
+    this.#label("Stop");
+    this.#picture = pictureOf(this.#part(".picture"));
+    say(this.#state, "Live");
+    try {
+      await this.#run();
+      say(this.#state, `Ended cleanly, ${size(this.#picture.received)}`);
+    } catch (error) {
+      say(this.#state, this.#stop.signal.aborted ? "Stopped" : error.message, !this.#stop.signal.aborted);
+    } finally {
+      this.#picture.end();
+      this.#stop = null;
+      running.delete(this);
+      this.#label("Start");
+      leave();
+    }
+  }
+
+  /** Read to the end, over as many connections as the plug makes of it. */
+  async #run() {
+    const { dataset } = this.#element;
+    if (dataset.create) await fetch(dataset.create, { method: "PUT", headers: JSON_TYPE });
+    const stream = this.#sender(dataset) ?? new Resumed(dataset, this.#picture);
+    while (!(await this.#connected(stream))) {
+      say(this.#state, `Unplugged after ${stream.shown}`);
+      await new Promise((resolve) => setTimeout(resolve, PLUGGED_OUT_MS));
+      this.#stop.signal.throwIfAborted();
+      this.#picture.seam(stream.shown);
+      say(this.#state, `Live, resumed after ${stream.shown}`);
+    }
+  }
+
+  #sender({ path, total, resume }) {
+    if (Number(total) && !resume) return { connect: (signal) => sendFile(path, Number(total), this.#picture, signal) };
+    return resume === "upload" ? sendResumable(path, Number(total), this.#picture) : null;
+  }
+
+  /** Have one connection; return whether it came to the end, and not to that of its plug. */
+  async #connected(stream) {
+    this.#plug = new AbortController();
+    this.#pluggable(true);
+    try {
+      await stream.connect(this.#plug.signal);
+      return true;
+    } catch (error) {
+      if (!this.#plug.signal.aborted || this.#stop.signal.aborted) throw error;
+      return false;
+    } finally {
+      this.#plug = null;
+      this.#pluggable(false);
+    }
+  }
+
+  #pluggable(can) {
+    const button = this.#part("[data-action=plug]");
+    if (button) button.disabled = !can;
+  }
+
+  #label(verb) {
+    const button = this.#part("[data-action=start]");
+    button.textContent = verb;
+    button.setAttribute("aria-label", `${verb} ${this.#part("h2").textContent}`);
+    button.classList.toggle("quiet", verb === "Stop");
+  }
+
+  async #publish() {
+    const { publish, create } = this.#element.dataset;
+    const body = JSON.stringify({ message: "Hello from the map", at: new Date().toISOString() });
+    if (create) await fetch(create, { method: "PUT", headers: JSON_TYPE });
+    const answer = await fetch(publish, { method: "POST", headers: JSON_TYPE, body }).catch(() => null);
+    if (!answer?.ok) say(this.#state, answer ? await explain(answer) : "The server cannot be reached.", true);
   }
 }
 
-function label({ button, title }, verb) {
-  button.textContent = verb;
-  button.setAttribute("aria-label", `${verb} ${title}`);
-  button.setAttribute("aria-pressed", verb === "Stop");
-}
-
-function run(view, signal) {
-  const { path, method, type, body, range, upload, bytes } = view.card;
-  if (upload > 0) return sendFile(view, signal);
-  const headers = { ...(type && { "Content-Type": type }), ...(range && { Range: range }) };
-  const options = { method, headers, signal, body: body || undefined };
-  if (bytes !== undefined) return readCounted(view, path, options);
-  const tail = new Tail(view.wire);
-  return readText(path, options, (text) => tail.add(text));
-}
-
-/** Show the head of an answer that is no text, and how much of it has come. */
-function readCounted({ wire }, path, options) {
-  let received = 0;
-  return readStream(path, options, (piece, response) => {
-    received += piece.length;
-    const head = ["content-type", "content-range", "content-length"].map((name) => `${name}: ${response.headers.get(name)}`);
-    wire.textContent = `${response.status} ${response.statusText}\n${head.join("\n")}\n\n${count(received)} bytes received`;
-  });
-}
-
-/** Send a made-up file and show the progress that the server reports meanwhile. */
-async function sendFile({ card, wire }, signal) {
-  const id = randomId();
-  const tail = new Tail(wire);
-  const watching = readText(`/api/upload-progress/${id}`, { signal }, (text) => tail.add(text));
-  const options = { method: "POST", headers: { "Content-Type": card.type }, body: new Uint8Array(Number(card.upload)), signal };
-  const [received] = await Promise.all([watching, readText(`${card.path}&id=${id}`, options, () => {})]);
-  return received;
+/** Take one of the browser's places, if need be from the oldest card of this page; return what gives it back. */
+async function takePlace() {
+  if (running.size >= PLACES) running.keys().next().value.stop();
+  if (!navigator.locks) return () => {};
+  for (let tries = 0; tries < 3; tries += 1) {
+    for (let place = 0; place < PLACES; place += 1) {
+      const leave = await new Promise((resolve) => {
+        const held = (lock) => (lock ? new Promise((left) => resolve(left)) : resolve(null));
+        navigator.locks.request(`card ${place}`, { ifAvailable: true }, held).catch(() => resolve(() => {}));
+      });
+      if (leave) return leave;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100)); // the one that was stopped above
+  }
+  return null;
 }
 
 async function copy(code, button) {
@@ -89,3 +146,6 @@ async function copy(code, button) {
   button.textContent = "Copied";
   setTimeout(() => (button.textContent = "Copy"), 1500);
 }
+
+for (const element of byId("cards").children) new Card(element);
+watchActivity();

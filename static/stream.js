@@ -40,6 +40,9 @@ const cut = (sentence) => (error) => {
   throw error.name === "AbortError" ? error : new Error(sentence, { cause: error });
 };
 
+/** For a fetch or a read that fails: one sentence, but an abort as it is. */
+export const lost = cut("The connection was lost.");
+
 /** One sentence for a response that is not ok: the problem's own detail (RFC 9457), a short text, or the status. */
 export async function explain(response) {
   return sentence(response.headers.get("Content-Type"), await response.text(), response.status);
@@ -67,15 +70,21 @@ export function eachFrame(draw) {
   };
 }
 
-/** The last `limit` characters of a stream, from the beginning of a line, in `element`: constant memory here too. */
+/**
+ * The last `limit` characters of a stream, from the beginning of a line, in `element`: constant memory here too.
+ *
+ * `scrolled`: what scrolls, if that is another element around it.
+ */
 export class Tail {
   #element;
+  #scrolled;
   #limit;
   #text = "";
   #draw = eachFrame(() => this.#show());
 
-  constructor(element, limit = 8000) {
+  constructor(element, limit = 8000, scrolled = element) {
     this.#element = element;
+    this.#scrolled = scrolled;
     this.#limit = limit;
     element.textContent = "";
   }
@@ -90,10 +99,10 @@ export class Tail {
   }
 
   #show() {
-    const { scrollTop, scrollHeight, clientHeight } = this.#element;
+    const { scrollTop, scrollHeight, clientHeight } = this.#scrolled;
     const atEnd = scrollHeight - scrollTop - clientHeight < 8;
     this.#element.textContent = this.#text;
-    if (atEnd) this.#element.scrollTop = this.#element.scrollHeight; // else somebody is reading further up
+    if (atEnd) this.#scrolled.scrollTop = this.#scrolled.scrollHeight; // else somebody is reading further up
   }
 }
 

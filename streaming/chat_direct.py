@@ -21,6 +21,7 @@ from gevent.hub import Waiter
 
 from streaming.events import Event
 from streaming.framings import Framing
+from streaming.wire import links
 
 
 class Direct:
@@ -64,6 +65,8 @@ class Direct:
         if not data:
             return True
         chunk = b"%X\r\n%b\r\n" % (len(data), data)
+        links.parked_bytes += len(chunk)
+        links.parked_events += len(events)
         try:
             sent = os.write(self._fd, chunk)
         except OSError:  # full, or gone: its own greenlet finds out which

@@ -31,7 +31,7 @@ from streaming.accounts import tally
 from streaming.framings import Framing, Shareable, is_shareable
 from streaming.pace import Pace
 from streaming.readers import BUSY_S, READ_BYTES, Follow
-from streaming.wire import Link
+from streaming.wire import Link, links
 
 log = logging.getLogger("perennial.fanout")
 
@@ -89,7 +89,7 @@ class Parked:
             written = self._tail.leave(self)
             self._source.skip(self.after)
             self._framing.passed(self.after)
-            self._link.events += self.events
+            self._link.beside_events += self.events
             self._link.complete(self.unwritten, written)
 
     def wake(self) -> None:
@@ -186,6 +186,7 @@ class Tail:
             data = b"".join(map(self._framing.encode, self._shown(batch, self._after)))
             # Before the first write: who comes while this is written has read it from the log.
             self._before, self._after = self._after, batch.events[-1].id
+            links.parked_events += len(batch.events) * len(self._parked)
             connections, began = list(self._parked.values()), time.monotonic()
             self._write(data, connections)
             took = time.monotonic() - began
@@ -211,6 +212,7 @@ class Tail:
     def _write(self, data: bytes, connections: list[Parked]) -> None:
         chunk = b"%X\r\n%b\r\n" % (len(data), data)
         size = len(chunk)
+        links.parked_bytes += size * len(connections)
         self._wrote_at = time.monotonic()
         self._written, self._last = 0, self._turn
         write, pace, rested = os.write, Pace(), False

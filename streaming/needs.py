@@ -92,6 +92,10 @@ def _fixed(path: str) -> Callable[[Asked], list[Need]]:
     return lambda asked: [asked.need(path)]
 
 
+def _streams_and_topics(asked: Asked) -> list[Need]:
+    return [asked.need(PREFIX), asked.need("/topics/"), *(stream("read", path) for path in asked.query("path"))]
+
+
 def _own_path(asked: Asked) -> list[Need]:
     return [asked.need(asked.path)]
 
@@ -102,14 +106,17 @@ def _nothing(asked: Asked) -> list[Need]:
 
 # For everybody, with a token or without.
 OPEN = frozenset(
-    ("static", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
+    ("static", "assets.asset", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
 )
+_PAGES = ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
 _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
-    **dict.fromkeys((f"pages.{name}" for name in ("home", "events", "chat", "upload", "transform")), _nothing),
+    **dict.fromkeys((f"pages.{name}" for name in _PAGES), _nothing),
+    "activity.activity": _nothing,
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),
+    **dict.fromkeys(("pages.streams", "listings.streams"), _streams_and_topics),
     "downloads.files": _fixed("/files/"),
     "downloads.download": lambda asked: [file(asked.parts["filename"])],
     "downloads.video": lambda asked: [file(f"videos/{asked.parts['id']}.mp4")],

@@ -285,7 +285,7 @@ def pump(
         close(source)
         link.close()
         account.bytes += link.beside
-        account.events += link.events
+        account.events += link.events + link.beside_events
 
 
 def _failed(framing: Framing, link: wire.Link, error: Exception, cut_after_error: bool) -> Iterator[bytes]:
@@ -316,7 +316,7 @@ def _frames(
         while (item := link.pull(source)) is not wire.END:
             if isinstance(item, Event):
                 out += framing.encode(item)
-                account.events += 1
+                link.events += 1
                 if len(out) <= limit:
                     continue
             now = time.monotonic()

@@ -61,16 +61,18 @@ class Link:
     """The connection of one response, watched until ``close``.
 
     ``gone``: nobody reads the response any more; ``slow``: for too long. ``draining``: the worker is going down.
-    ``expired``: its caller's token has expired; whoever waits then, or comes to wait, is interrupted.
-    ``beside``: bytes that others have written to it, and ``events`` of those, where whoever wrote them says so.
+    ``expired``: its caller's token has expired; whoever waits then, or comes to wait, is interrupted. ``events``: how
+    many its greenlet has had of its source. ``beside``: bytes that others have written to it in the meantime, and
+    ``beside_events`` of those.
     ``probe`` makes a heartbeat that may be written while the source waits, to tell a client that has closed from one
     that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
     to be written first; the next wait asks again.
     """
 
     __slots__ = (
-        "_acked", "_closed", "_drainable", "_environ", "_greenlet", "_half_closed", "_probe", "_progress_at", "_queued",
-        "_timer", "_waiting", "beside", "chunked", "draining", "events", "expired", "gone", "slow", "socket",
+        "_acked", "_closed", "_drainable", "_greenlet", "_half_closed", "_parked_bytes", "_probe", "_progress_at",
+        "_queued", "_timer", "_waiting", "beside", "beside_events", "chunked", "draining", "environ", "events",
+        "expired", "gone", "slow", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +81,7 @@ class Link:
         self.socket = plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
         self.gone = self.slow = False
-        self.beside = self.events = 0
+        self.beside = self.beside_events = 0
         self.draining = links.draining
         self.expired = False
         self._probe = probe
@@ -88,16 +90,21 @@ class Link:
         self._waiting = False
         self._half_closed = False
         self._closed = False
-        self._environ = environ
+        self.environ = environ
         self._progress_at = time.monotonic()
         self._acked = -1
         self._queued = 0
         self._timer: Any = None
         if (ends_at := environ.get(ENDS_AT)) is not None:
             self._expire_at(ends_at)
+        self._parked_bytes = 0
+        self.events = 0
         links.add(self)
 
     def close(self) -> None:
+        if not self._closed:
+            links.ended_bytes += self.sent_bytes
+            links.ended_events += self.events
         self._closed = True
         if self._timer is not None:
             self._timer.close()
@@ -128,12 +135,13 @@ class Link:
             raise Interrupted from error
         finally:
             self.beside += written
-            if (response := self._environ.get(RESPONSE)) is not None:
+            if (response := self.environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
+                self._parked_bytes += written
 
     def send_file(self, file: int, offset: int, count: int) -> int:
         """The same as ``send_file`` below, waiting for a client that reads slowly; 0 only at the file's end."""
-        while (sent := send_file(self._environ, file, offset, count)) is None:
+        while (sent := send_file(self.environ, file, offset, count)) is None:
             self.wait_writable()
         return sent
 
@@ -167,6 +175,16 @@ class Link:
             self._waiting = False
             self._progress_at = time.monotonic()
 
+    @property
+    def sent_bytes(self) -> int:
+        """What was written of the body but while it was parked; 0 where gunicorn's response is not known."""
+        response = self.environ.get(RESPONSE)
+        return 0 if response is None else int(response.sent) - self._parked_bytes
+
+    def waits_to_write(self, now: float, for_s: float) -> bool:
+        """Whether a write has waited for its client for so long (time.monotonic)."""
+        return self.socket is not None and not self._waiting and now - self._progress_at >= for_s
+
     def cut(self) -> None:
         """End the connection so that the client sees it was not whole; to HTTP/1.1 what was written still arrives."""
         if self.socket is not None:
@@ -184,7 +202,7 @@ class Link:
             # The write that is under way will tell; if there is none any more, the next wait asks again.
             self._half_closed = True
             return None
-        if half and DUPLEX in self._environ:
+        if half and DUPLEX in self.environ:
             return links.watch_closed(self)  # the FIN may stand behind a whole body; whoever reads that comes to it
         beat = self._probe() if half and self._probe is not None and self.chunked else b""
         if beat is None:
@@ -231,7 +249,7 @@ class Link:
         if acked != self._acked:
             self._acked, self._progress_at = acked, now
         # To send is progress too: who writes all before it reads may take longer over it than a write may wait.
-        self._progress_at = max(self._progress_at, self._environ.get(DUPLEX, 0.0))
+        self._progress_at = max(self._progress_at, self.environ.get(DUPLEX, 0.0))
         return now - self._progress_at >= limit_s
 
     def blocked_s(self, now: float) -> float:
@@ -254,9 +272,15 @@ class Link:
 
 
 class Links:
-    """All open responses of this worker."""
+    """All open responses of this worker.
+
+    ``ended_bytes``, ``ended_events``: what those had that are no longer open. ``parked_bytes``, ``parked_events``: what
+    was written to parked connections by others; a link itself does not count it.
+    """
 
     def __init__(self) -> None:
+        self.ended_bytes = self.ended_events = 0
+        self.parked_bytes = self.parked_events = 0
         self.draining = False
         self._open: set[Link] = set()
         self._by_fd: dict[int, Link] = {}
@@ -268,6 +292,10 @@ class Links:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Link]:
+        """Those that are open now; some may have ended before their turn."""
+        return iter(tuple(self._open))
 
     def configure(self, send_timeout_s: float, headers_s: float) -> None:
         self._send_timeout_s = send_timeout_s

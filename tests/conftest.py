@@ -21,6 +21,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from settings import Settings
+from tests.browser import browser, page
 from tests.chat_peers import npm_clients
 from tests.harness import LiveServer, eventually
 from tests.postgres_server import PostgresServer
@@ -29,7 +30,7 @@ from tests.postgres_server import PostgresServer
 hypothesis.settings.register_profile("perennial", deadline=None)
 hypothesis.settings.load_profile("perennial")
 
-__all__ = ["npm_clients"]
+__all__ = ["browser", "npm_clients", "page"]
 
 _FD = Path("/proc/self/fd")
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()

@@ -72,6 +72,25 @@ def test_every_route_is_in_the_docs_and_every_documented_route_exists(app: Flask
     assert named == routes
 
 
+def test_openapi_describes_every_route_and_no_other(app: Flask) -> None:
+    """/openapi.json names exactly the routes of the application, each with the parameters of its path."""
+    routes = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint != "static"
+        for method in rule.methods or ()
+        if method not in {"HEAD", "OPTIONS"}
+    }
+    described = app.test_client().get("/openapi.json").get_json()
+    named = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+    assert {each for each in named if each[0] != "HEAD"} == routes
+    assert described["openapi"].startswith("3.1.")
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            declared = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
+            assert declared == set(re.findall(r"{(\w+)}", path)), path
+
+
 def test_the_changelog_has_a_section() -> None:
     """CHANGELOG.md tells what changed, under a version or under Unreleased."""
     assert re.search(r"^## \[?(Unreleased|\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -42,6 +42,10 @@ PURE = {
         "origins",
         "static_tokens",
         "url_tokens",
+        "assets",
+        "openapi",
+        "openapi_routes",
+        "openapi_access",
     )
 }
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.browser import CHROMIUM, browser
 from tests.harness import LiveServer, eventually
-from tests.test_pages import CHROMIUM, browser
 from tests.tokens import ADMIN, KEY, bearer, signed, static
 
 __all__ = ["browser"]

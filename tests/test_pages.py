@@ -23,52 +23,16 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from tests.browser import PAGES, throttle
 from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PAGES = ("/", "/events", "/chat", "/upload", "/files", "/video", "/export", "/transform")
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt install chromium)"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any, server: LiveServer) -> Iterator[Any]:
-    """A page that may neither complain on its console nor ask another host for anything."""
-    context = browser.new_context(base_url=server.url)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
-    page.on("request", lambda asked: None if asked.url.startswith(server.url) else complaints.append(asked.url))
-    yield page
-    context.close()
-    # A stream that its page closes, and a range that the video player no longer needs, are aborted by intent.
-    assert [text for text in complaints if "ERR_ABORTED" not in text] == []
 
 
 @pytest.fixture
@@ -88,17 +52,6 @@ def notifications(page: Any) -> list[str]:
     """The messages that the page shows, oldest first."""
     shown = page.locator("#events li", has=page.locator("b", has_text=re.compile("^notification$")))
     return [json.loads(text)["message"] for text in reversed(shown.locator("code").all_text_contents())]
-
-
-def throttle(page: Any, upload_per_s: int = -1, download_per_s: int = -1) -> None:
-    """Slow the page's network down to so many bytes a second (-1: as fast as it goes)."""
-    conditions = {
-        "offline": False,
-        "latency": 0,
-        "uploadThroughput": upload_per_s,
-        "downloadThroughput": download_per_s,
-    }
-    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", conditions)
 
 
 # Every page
@@ -150,47 +103,6 @@ def test_controls_have_names(page: Any, path: str) -> None:
 def test_unknown_choice(client: FlaskClient, path: str, status: int) -> None:
     """A video or a table that does not exist is a 404."""
     assert client.get(path).status_code == status
-
-
-# The map
-
-
-@pytest.mark.parametrize("number", range(13))
-def test_card_starts_and_stops(page: Any, number: int) -> None:
-    """A card shows its stream arriving, and ends cleanly or can be stopped."""
-    page.goto("/")
-    expect(page.locator(".card")).to_have_count(13)
-    card = page.locator(".card").nth(number)
-    button = card.locator("[data-action=start]")
-    button.click()
-    expect(card.locator(".wire")).not_to_be_empty()
-    if button.text_content() == "Stop":
-        button.click()
-    expect(button).to_have_text("Start")
-    expect(card.locator(".state")).to_have_text(re.compile("^(Stopped|Ended cleanly, .*)$"))
-
-
-def test_card_stops_its_stream(page: Any) -> None:
-    """The first line is there at once, and after the stop button nothing more comes."""
-    page.goto("/")
-    card = page.locator(".card").first
-    button = card.locator("[data-action=start]")
-    button.click()
-    expect(card.locator(".wire")).to_contain_text("Chunk 0\n")
-    button.click()
-    expect(card.locator(".state")).to_have_text("Stopped")
-    expect(card.locator(".wire")).not_to_contain_text("Chunk 9")
-
-
-def test_copy(page: Any, server: LiveServer) -> None:
-    """The copied line is a curl command with this server's address."""
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto("/")
-    card = page.locator(".card").first
-    card.locator("[data-action=copy]").click()
-    expect(card.locator("[data-action=copy]")).to_have_text("Copied")
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == f"curl -N '{server.url}/api/stream?chunks=10&interval=0.5'"
 
 
 # Events

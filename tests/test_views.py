@@ -201,8 +201,9 @@ QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-s
 
 
 def get_routes(app: Flask) -> list[str]:
-    # What clients make has tests of its own: tests/test_streams.py, tests/test_tus_routes.py.
-    made = ("static", "streams.", "resumables.")
+    # What clients make, and what pages are made of, has tests of its own: tests/test_streams.py,
+    # tests/test_tus_routes.py, tests/test_page_parts.py.
+    made = ("static", "streams.", "resumables.", "assets.", "pages.other_docs")
     rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(made)]
     bind = app.url_map.bind("localhost")
     return [

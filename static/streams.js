@@ -1,0 +1,211 @@
+// Durable streams: list them, follow one, append to it, close it, fork it, delete it.
+
+import { byId, count, explain, lost, make, say } from "./stream.js";
+
+const SHOWN = 500;
+
+let path = "";
+let type = "";
+let source = null;
+let offset = "-1"; // the cursor: after it the next reader goes on
+let pulled = false;
+let shown = 0;
+
+const address = (of) => `/v1/stream/${of.split("/").map(encodeURIComponent).join("/")}`;
+
+// The list
+
+async function list(after = "") {
+  const query = new URLSearchParams({ ...(byId("prefix").value && { prefix: byId("prefix").value }), ...(after && { after }) });
+  const response = await ask(`/api/streams?${query}`);
+  const { streams, after: next } = await response.json();
+  const items = streams.map(row);
+  if (after) byId("list").append(...items);
+  else byId("list").replaceChildren(...items);
+  byId("empty").hidden = byId("list").children.length > 0;
+  more(next);
+}
+
+function row(stream) {
+  const item = make("li");
+  const link = make("a", stream.path, { href: `/streams?${new URLSearchParams({ path: stream.path })}` });
+  link.dataset.path = stream.path;
+  if (stream.path === path) link.ariaCurrent = "true";
+  link.append(make("small", `${count(stream.events)}${stream.closed ? " · closed" : ""}`));
+  item.append(link);
+  return item;
+}
+
+function more(after) {
+  byId("more")?.remove();
+  if (!after) return;
+  const link = make("a", "More", { id: "more", className: "button quiet", href: `/streams?${new URLSearchParams({ after })}` });
+  link.dataset.after = after;
+  byId("list").after(link);
+}
+
+// One stream
+
+async function open(chosen) {
+  const response = await ask(address(chosen), { method: "HEAD" });
+  disconnect();
+  [path, type, offset, shown] = [chosen, response.headers.get("Content-Type"), "-1", 0];
+  history.replaceState(null, "", `?${new URLSearchParams({ path })}`);
+  byId("stream-title").textContent = path;
+  byId("type").textContent = type;
+  byId("curl").textContent = `curl -N '${location.origin}${address(path)}?offset=-1&live=sse'`;
+  byId("raw").href = address(path);
+  byId("events").replaceChildren();
+  byId("stream").hidden = false;
+  byId("none").hidden = true;
+  for (const link of byId("list").querySelectorAll("a")) link.ariaCurrent = link.dataset.path === path ? "true" : null;
+  say(byId("state"), "");
+  closed(false);
+  figures();
+  connect();
+}
+
+function connect() {
+  show("connecting");
+  source = new EventSource(`${address(path)}?${new URLSearchParams({ offset, live: "sse" })}`);
+  source.onopen = () => show("connected");
+  source.onerror = () => show("error", source.readyState === EventSource.CLOSED ? "The server refused." : "The browser reconnects.");
+  source.addEventListener("data", ({ data }) => received(data));
+  source.addEventListener("control", ({ data }) => control(JSON.parse(data)));
+}
+
+function disconnect() {
+  source?.close();
+  source = null;
+  pulled = false;
+}
+
+function received(data) {
+  const json = type.startsWith("application/json");
+  const items = json ? JSON.parse(data).map((each) => JSON.stringify(each)) : [type.startsWith("text/") ? data : bytes(data)];
+  for (const item of items) {
+    shown += 1;
+    const line = make("li");
+    line.append(make("code", item));
+    byId("events").prepend(line);
+    if (byId("events").children.length > SHOWN) byId("events").lastElementChild.remove();
+  }
+}
+
+const bytes = (base64) => Array.from(atob(base64.replaceAll("\n", "")), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" ");
+
+function control({ streamNextOffset, streamClosed }) {
+  offset = streamNextOffset;
+  figures();
+  if (!streamClosed) return;
+  disconnect();
+  closed(true);
+  show("disconnected", "Closed: nothing will be added.");
+}
+
+function closed(is) {
+  for (const button of [byId("close"), byId("plug"), byId("append").querySelector("button")]) button.disabled = is;
+}
+
+function figures() {
+  byId("count").textContent = count(shown);
+  byId("offset").textContent = offset;
+}
+
+function show(state, detail = "") {
+  byId("status").textContent = state;
+  byId("status").dataset.state = state;
+  byId("detail").textContent = detail;
+  byId("plug").textContent = pulled ? "Plug in again" : "Pull the plug";
+}
+
+// What is asked for
+
+async function ask(where, options = {}) {
+  const response = await fetch(where, { cache: "no-store", ...options }).catch(lost);
+  if (!response.ok) throw new Error(await explain(response));
+  return response;
+}
+
+/** Do `work`, and say in `element` what came of it. */
+const doing = (element, work) => async (event) => {
+  event.preventDefault();
+  try {
+    say(byId(element), (await work(event)) ?? "");
+  } catch (error) {
+    say(byId(element), error.message, true);
+  }
+};
+
+const put = (where, headers) => ask(address(where), { method: "PUT", headers });
+
+byId("find").addEventListener("submit", doing("made", () => list()));
+
+byId("make").addEventListener("submit", doing("made", async ({ target }) => {
+  const made = byId("path").value;
+  await put(made, { "Content-Type": byId("kind").value });
+  target.reset();
+  await Promise.all([list(), open(made)]);
+}));
+
+byId("append").addEventListener("submit", doing("state", async ({ target }) => {
+  await ask(address(path), { method: "POST", headers: { "Content-Type": type }, body: message() });
+  target.reset();
+}));
+
+/** What was typed; for a stream of JSON as it is when it is JSON, and as a text otherwise. */
+function message() {
+  const text = byId("message").value;
+  if (!type.startsWith("application/json")) return type.startsWith("text/") ? `${text}\n` : text;
+  try {
+    return JSON.stringify([JSON.parse(text)]);
+  } catch {
+    return JSON.stringify([text]);
+  }
+}
+
+byId("fork").addEventListener("submit", doing("state", async ({ target }) => {
+  const fork = byId("fork-path").value;
+  await put(fork, { "Stream-Forked-From": address(path), "Stream-Fork-Offset": offset, "Content-Type": type });
+  target.reset();
+  await open(fork);
+  await list();
+}));
+
+byId("close").addEventListener("click", doing("state", async () => {
+  await ask(address(path), { method: "POST", headers: { "Stream-Closed": "true" } });
+  await list();
+}));
+
+byId("delete").addEventListener("click", doing("made", async () => {
+  await ask(address(path), { method: "DELETE" });
+  disconnect();
+  const gone = path;
+  path = "";
+  byId("stream").hidden = true;
+  byId("none").hidden = false;
+  byId("none").textContent = "Choose a stream, or make one.";
+  history.replaceState(null, "", "/streams");
+  await list();
+  return `${gone} is deleted.`;
+}));
+
+byId("plug").addEventListener("click", () => {
+  if (pulled) {
+    pulled = false;
+    return connect();
+  }
+  disconnect();
+  pulled = true;
+  show("disconnected", "The plug is pulled.");
+});
+
+document.addEventListener("click", (event) => {
+  const { dataset } = event.target.closest("a") ?? { dataset: {} };
+  if (dataset.path && !event.ctrlKey && !event.metaKey) {
+    doing("made", () => open(dataset.path).then(() => byId("stream-title").focus()))(event);
+  } else if (dataset.after) doing("made", () => list(dataset.after))(event);
+});
+
+const asked = new URLSearchParams(location.search).get("path");
+if (asked) open(asked).catch((error) => say(byId("made"), error.message, true));

@@ -1,0 +1,52 @@
+"""The pages' own scripts and styles, under an address that changes with any of their bytes.
+
+Rules:
+- All have one hash, in the path before their name: a module that imports ``./stream.js`` finds the one of its own
+  state, and no build step writes names into modules.
+- What is asked for under another hash is the newest, and is not kept: a page from before a deploy goes on.
+- They are few and small: read and compressed once, and served from memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file; ``packed`` is its gzip, empty where that is no smaller."""
+
+    content_type: str
+    data: bytes
+    packed: bytes
+
+
+class Assets:
+    """The files below ``folder`` as they are now; ``release`` is their hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._assets = {path.relative_to(folder).as_posix(): _asset(path) for path in sorted(folder.rglob("*.*"))}
+        names = hashlib.sha256()
+        for name, asset in self._assets.items():
+            names.update(b"%b\0%b" % (name.encode(), hashlib.sha256(asset.data).digest()))
+        self.release = names.hexdigest()[:12]
+
+    def find(self, name: str) -> Asset | None:
+        return self._assets.get(name)
+
+    def url(self, name: str) -> str:
+        """Return where a page finds it. Raises KeyError for what is not there: a page of ours names nothing else."""
+        self._assets[name]
+        return f"/assets/{self.release}/{name}"
+
+
+def _asset(path: Path) -> Asset:
+    data = path.read_bytes()
+    guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    text = guessed.startswith("text/") or guessed.endswith(("javascript", "+xml"))
+    packed = gzip.compress(data, 9, mtime=0)
+    return Asset(f"{guessed}; charset=utf-8" if text else guessed, data, packed if len(packed) < len(data) else b"")

@@ -1,0 +1,167 @@
+"""What pages are made of: assets under their hash, documents as HTML, and the list of durable streams."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from settings import ROOT
+from streaming import markup
+from streaming.assets import Assets
+from streaming.events import Event
+
+# Assets
+
+
+def test_the_address_changes_with_any_byte(tmp_path: Path) -> None:
+    """One hash for all files: of their names and of their bytes."""
+    (tmp_path / "a.js").write_text("one")
+    first = Assets(tmp_path)
+    assert first.url("a.js") == f"/assets/{first.release}/a.js"
+    (tmp_path / "a.js").write_text("two")
+    second = Assets(tmp_path)
+    (tmp_path / "a.js").rename(tmp_path / "b.js")
+    assert len({first.release, second.release, Assets(tmp_path).release}) == 3
+    with pytest.raises(KeyError):
+        second.url("b.js")
+
+
+def test_an_asset_is_kept_under_its_own_hash_only(app: Flask, client: FlaskClient) -> None:
+    """A year under the hash, not at all under another one; gzip where it is accepted, and the same bytes."""
+    url = app.extensions["assets"].url("perennial.css")
+    packed = client.get(url, headers={"Accept-Encoding": "gzip"})
+    plain = client.get(url, headers={"Accept-Encoding": "gzip;q=0"})
+    assert packed.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert gzip.decompress(packed.data) == plain.data == (ROOT / "static" / "perennial.css").read_bytes()
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+    assert packed.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/assets/000000000000/perennial.css").headers["Cache-Control"] == "no-cache"
+    assert client.get("/assets/x/../../app.py").status_code == 404
+    assert client.get("/assets/x/nothing.js").status_code == 404
+
+
+def test_pages_name_no_asset_without_its_hash(client: FlaskClient) -> None:
+    """What a page loads is all under /assets/."""
+    for path in ("/", "/upload", "/docs"):
+        text = client.get(path).get_data(as_text=True)
+        loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', text)
+        assert loaded
+        assert all(each.startswith("/assets/") for each in loaded)
+
+
+def test_a_page_is_packed(client: FlaskClient) -> None:
+    """A page comes as gzip where that is accepted, and is the same page."""
+    packed = client.get("/docs", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Accept-Encoding" in packed.headers["Vary"]
+    assert gzip.decompress(packed.data) == client.get("/docs").data
+
+
+# Documents
+
+
+def test_html_in_a_document_is_text(tmp_path: Path) -> None:
+    """A tag in Markdown is shown, and a link that runs a script is none."""
+    (tmp_path / "a.md").write_text("# A\n\n<script>alert(1)</script> <b>bold</b>\n\n[x](javascript:alert(1))\n")
+    html = markup.document(tmp_path / "a.md").html
+    assert "<script" not in html
+    assert "<b>" not in html
+    assert "href" not in html
+
+
+def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:
+    """Other documents are pages here; headings have the ids that GitHub gives them."""
+    (tmp_path / "a.md").write_text("# A\n\n## `GET /api/export`\n\n[p](protocols.md#durable-streams) [h](http.md)\n")
+    found = markup.document(tmp_path / "a.md")
+    assert (found.title, found.headings) == ("A", (("get-apiexport", "GET /api/export"),))
+    assert '<h2 id="get-apiexport">' in found.html
+    assert 'href="/docs/protocols#durable-streams"' in found.html
+    assert 'href="/docs"' in found.html
+
+
+def test_every_link_within_the_docs_leads_somewhere(client: FlaskClient) -> None:
+    """No link of a document's page to a document or a heading is dead."""
+    pages = {path: client.get(path) for path in ("/docs", "/docs/protocols", "/docs/operations", "/docs/design")}
+    for path, page in pages.items():
+        assert page.status_code == 200
+        for href in re.findall(r'href="(/docs[^"]*|#[^"]*)"', page.get_data(as_text=True)):
+            to, _, id = href.partition("#")
+            shown = client.get(to or path).get_data(as_text=True)
+            assert not id or f'id="{id}"' in shown, f"{path}: {href}"
+    assert client.get("/docs/nothing").status_code == 404
+
+
+# The list of streams
+
+
+def make(client: FlaskClient, *paths: str) -> None:
+    for path in paths:
+        assert client.put(f"/v1/stream/{path}", json=[1, 2]).status_code == 201
+
+
+def listed(client: FlaskClient, query: str = "") -> list[str]:
+    return [each["path"] for each in client.get(f"/api/streams{query}").get_json()["streams"]]
+
+
+def test_streams_are_listed_with_how_they_stand(client: FlaskClient) -> None:
+    """Path, type, events, tail, closed and where it was forked from."""
+    make(client, "rivers")
+    fork = {"Stream-Forked-From": "/v1/stream/rivers", "Stream-Closed": "true"}
+    client.put("/v1/stream/forks/a b", headers=fork, content_type="application/json")
+    forked, rivers = client.get("/api/streams").get_json()["streams"]
+    assert rivers["tail"] == client.head("/v1/stream/rivers").headers["Stream-Next-Offset"]
+    assert (rivers["events"], rivers["closed"], rivers["own"], rivers["forked_from"]) == (2, False, False, None)
+    assert forked["url"] == "/v1/stream/forks/a%20b"
+    assert (forked["closed"], forked["forked_from"]) == (True, "/v1/stream/rivers")
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["leases/x", "held/x/runs/y", "slots/a/b/c", "activity/reports", "runs/x", "chats/x", "uploads/x", "exports/x"],
+)
+def test_what_is_the_servers_own_is_not_listed(app: Flask, client: FlaskClient, hidden: str) -> None:
+    """Neither what workers tell each other, nor what only its URL lets somebody read."""
+    app.extensions["log"].append(hidden, [Event(b"{}")], create=_json())
+    make(client, "aaa", "zzz")
+    client.post("/api/notifications?topic=kitchen", data="tea")
+    assert listed(client) == ["aaa", "notifications/kitchen", "zzz"]
+    assert listed(client, f"?prefix={hidden}") == []
+    assert hidden not in client.get("/streams").get_data(as_text=True)
+
+
+def _json() -> Any:
+    from stores.base import Config
+
+    return Config("application/json")
+
+
+def test_the_list_comes_in_pages(client: FlaskClient) -> None:
+    """Each stream once, in order, until after is null."""
+    names = [f"n/{number:02}" for number in range(7)]
+    make(client, *names)
+    found, after = [], ""
+    while after is not None:
+        page = client.get(f"/api/streams?prefix=n/&limit=3{f'&after={after}' if after else ''}").get_json()
+        found += [each["path"] for each in page["streams"]]
+        after = page["after"]
+    assert found == names
+    assert client.get("/api/streams?limit=0").status_code == 400
+    assert client.get("/api/streams?nothing=1").get_json()["parameter"] == "nothing"
+
+
+def test_the_page_of_streams_shows_one_without_a_script(client: FlaskClient) -> None:
+    """Its state and a link to all of it; what a path holds stays text."""
+    make(client, "a<b>c")
+    text = client.get("/streams?path=a<b>c").get_data(as_text=True)
+    assert "a&lt;b&gt;c" in text
+    assert 'href="/v1/stream/a%3Cb%3Ec"' in text
+    assert "<b>" not in text
+    assert "There is no stream at this path." in client.get("/streams?path=leases/x").get_data(as_text=True)

@@ -1,0 +1,95 @@
+"""What holds for every page: nothing that axe-core calls serious, a light weight, a quick first paint."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from tests.browser import PAGES
+from tests.harness import LiveServer
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+ASSETS_BYTES = 60 * 1024
+FIRST_PAINT_MS = 1000  # ten times what it is to be
+MEASURE = """() => ({
+    assets: performance.getEntriesByType("resource").filter(({name}) => name.includes("/assets/"))
+        .map(({name, encodedBodySize, decodedBodySize}) => [name.split("/").pop(), encodedBodySize, decodedBodySize]),
+    wide: document.documentElement.scrollWidth - innerWidth,
+})"""
+RULES = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+    .filter(({impact}) => ["serious", "critical"].includes(impact))
+    .map(({id, nodes}) => [id, nodes[0].html, nodes[0].failureSummary])"""
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return str(files("axe_core_python").joinpath("axe.min.js").read_text())
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page(page: Any, axe: str, path: str) -> None:
+    """A page is painted soon, weighs little and fits 320 pixels; axe finds nothing serious, light or dark."""
+    page.goto(path, wait_until="load")
+    expect(page.locator("h1")).to_be_visible()
+    measured = page.evaluate(MEASURE)
+    # The best of some visits: others work on this machine, too.
+    assert any(paint(page, path) < FIRST_PAINT_MS for _ in range(8))
+    own = [size for name, size, _ in measured["assets"] if name != "tus.min.js"]
+    assert 0 < sum(own) <= ASSETS_BYTES
+    assert all(packed < size for name, packed, size in measured["assets"]), "not compressed"
+    page.evaluate(axe)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert page.evaluate(RULES) == [], scheme
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate(MEASURE)["wide"] <= 0
+
+
+def paint(page: Any, path: str) -> float:
+    """Visit the page anew, and return when it was painted first."""
+    page.goto(path, wait_until="load")
+    painted = page.wait_for_function("performance.getEntriesByName('first-paint')[0]?.startTime")
+    return float(painted.json_value())
+
+
+def test_a_second_visit_fetches_no_asset(page: Any) -> None:
+    """What a page is made of is kept by the browser."""
+    fetched = (
+        "performance.getEntriesByType('resource').filter(e => e.name.includes('/assets/') && e.transferSize).length"
+    )
+    page.goto("/")
+    assert page.evaluate(fetched) > 0
+    page.goto("/")
+    assert page.evaluate(fetched) == 0
+
+
+def test_every_page_by_keyboard(page: Any) -> None:
+    """The first Tab leads to a link past the navigation, and it does so."""
+    for path in PAGES:
+        page.goto(path)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_a_restart_is_told_and_survived(browser: Any, live_server: Any) -> None:
+    """The status goes from connected to error and back when the server is restarted under the page."""
+    server: LiveServer = live_server()
+    page = browser.new_context(base_url=server.url).new_page()
+    page.goto("/events?topic=restart&follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    page.evaluate("""() => {
+        window.states = [];
+        const status = document.getElementById("status");
+        new MutationObserver(() => window.states.push(status.textContent)).observe(status, {childList: true});
+    }""")
+    server.restart()
+    expect(page.locator("#status")).to_have_text("connected")
+    page.wait_for_function("window.states.includes('error') && window.states.at(-1) === 'connected'", timeout=20_000)
+    page.context.close()
