@@ -38,8 +38,9 @@ from gunicorn.workers.ggevent import GeventWorker
 import relief
 from streaming import runs
 from streaming.accounts import BEGAN
+from streaming.connections import RESPONSE
 from streaming.pace import Pace
-from streaming.wire import RESPONSE, links
+from streaming.wire import links
 
 FIRST_REQUEST_S = 1.0
 # Of the grace time, the master's own too: to mark what could not be finished, before it kills.

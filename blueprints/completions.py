@@ -13,6 +13,7 @@ from llm import messages
 from llm.models import Models
 from settings import Settings
 from streaming import bodies, callers, chat_answers, wire
+from streaming.begun import Begun
 from streaming.chat_answers import chats
 from streaming.chat_index import digest
 from streaming.chat_parts import Parts
@@ -21,7 +22,7 @@ from streaming.completion_framings import Completion, CompletionChunks, error_bo
 from streaming.cursors import Parameters
 from streaming.errors import ClientLeft, StreamFailed, Unauthorized, UnsupportedType, UpstreamFailed
 from streaming.events import Event
-from streaming.response import Begun, respond
+from streaming.response import respond
 
 blueprint = Blueprint("completions", __name__)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, request
 
 from streaming import bodies
+from streaming.begun import Begun
 from streaming.cursors import Parameters
 from streaming.duplex import duplex
 from streaming.errors import BadRequest, UnsupportedType
 from streaming.events import Event, Source, pause
 from streaming.framings import Ready, Text
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
-from streaming.response import Begun, respond
+from streaming.response import respond
 
 blueprint = Blueprint("text", __name__)
 

@@ -26,8 +26,8 @@ from gunicorn.http.body import LengthReader
 from stores.base import Feed
 from streaming import bodies
 from streaming.accounts import Account, tally
+from streaming.connections import plain_socket
 from streaming.errors import Conflict
-from streaming.wire import plain_socket
 
 # So much is moved before progress can be told, and the thread is free for another upload.
 STEP_BYTES = 4 * 2**20

@@ -25,9 +25,9 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from streaming.accounts import tally
+from streaming.connections import RESPONSE, plain_socket
 from streaming.errors import BadRequest, BodyStalled, TooLarge
 from streaming.pace import Pace
-from streaming.wire import RESPONSE, plain_socket
 
 PIECE_BYTES = 256 * 1024
 # In the environ: how many bytes of the body have come so far.

@@ -16,6 +16,7 @@ from flask import current_app, request
 
 from settings import Settings
 from streaming import callers, errors
+from streaming.begun import Begun
 from streaming.chat_framings import END
 from streaming.chat_index import digest
 from streaming.chat_parts import PRELIMINARY
@@ -25,7 +26,6 @@ from streaming.errors import BadRequest
 from streaming.events import Event
 from streaming.grants import Action, Need
 from streaming.leases import CHATS
-from streaming.response import Begun
 
 KEY_CHARS = 255
 

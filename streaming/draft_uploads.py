@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 from werkzeug.http import parse_options_header
 
 from stores.base import Upload
-from streaming import bodies, callers, digests, file_names, upload_draft, wire
+from streaming import bodies, callers, connections, digests, file_names, upload_draft
 from streaming.digests import Digests
 from streaming.errors import Problem, TooLarge
 from streaming.intake import Taken
@@ -37,7 +37,7 @@ def create(headers: dict[str, str]) -> Response:
     )
     location = {"Location": PREFIX + upload.id}
     with intake().making(upload, known=asked.named) as taken:
-        wire.interim(request.environ, upload_draft.interim(asked, {**location, **limit}))
+        connections.interim(request.environ, upload_draft.interim(asked, {**location, **limit}))
         _receive(taken, asked, complete, expected, wrong)
         return _answer(taken, asked, 201, location)
 
@@ -66,7 +66,7 @@ def _receive(
     taken: Taken, asked: upload_draft.Asked, complete: bool, expected: Digests, wrong: Callable[[str], Problem]
 ) -> None:
     def tell(offset: int) -> None:
-        wire.interim(request.environ, upload_draft.interim(asked, {"Upload-Offset": str(offset)}))
+        connections.interim(request.environ, upload_draft.interim(asked, {"Upload-Offset": str(offset)}))
 
     if bodies.has_body(request.environ):
         try:

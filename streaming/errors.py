@@ -37,6 +37,7 @@ from http import HTTPStatus
 from typing import Any
 
 # Statuses of others than the HTTP working group, and what they call them.
+EXPIRED = "The token has expired."
 _UNREGISTERED = {460: "Checksum Mismatch", 499: "Client Closed Request"}
 
 

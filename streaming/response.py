@@ -18,12 +18,10 @@ Who wins the race (tests/test_races.py has a test for each row):
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TypeGuard
+from typing import Any
 from urllib.parse import quote
 
 from flask import Response, current_app, request, stream_with_context
@@ -31,7 +29,7 @@ from flask import Response, current_app, request, stream_with_context
 from stores.base import START
 from streaming import callers, wire
 from streaming.accounts import Account
-from streaming.errors import ClientLeft, Problem, StreamFailed, Unauthorized, Unavailable, public
+from streaming.errors import EXPIRED, Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
 from streaming.framings import Framing
@@ -39,11 +37,11 @@ from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
 from streaming.shares import Leave, Shares, nothing
+from streaming.sources import close, is_parkable
 
 log = logging.getLogger("perennial.stream")
 
 BLOCK_BYTES = 64 * 1024
-_EXPIRED = "The token has expired."
 
 STREAM_HEADERS = {
     "Cache-Control": "no-store, no-transform",
@@ -179,70 +177,6 @@ def _run_limits(settings: Any) -> RunLimits:
     return RunLimits(settings.MAX_RUNS, settings.RUN_BYTES, settings.RUN_KEEP_S)
 
 
-class Parkable(Protocol):
-    """A source that can have others write to the connection while it waits.
-
-    ``park`` returns when they last did (time.monotonic), None where they cannot. Raises Interrupted.
-    """
-
-    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None: ...
-
-
-def _is_parkable(source: object) -> TypeGuard[Parkable]:
-    return hasattr(source, "park")  # not isinstance, as fanout's is_shareable: it is asked at every rest
-
-
-class Begun:
-    """``source`` run to its first event, so that what it refuses until then is still a status.
-
-    Events of the types ``preliminary`` are not yet that. After ``within_s`` seconds without it is left at that.
-    ``first``: that event, None without. Raises what the source raises, and ClientLeft.
-    """
-
-    def __init__(self, source: Source, within_s: float, preliminary: frozenset[str] = frozenset()) -> None:
-        self._source = source
-        self._items: deque[object] = deque()
-        self.first: Event | None = None
-        link = wire.Link(request.environ)
-        deadline = time.monotonic() + within_s
-        try:
-            while self.first is None and not (self._items and self._items[-1] is wire.END):
-                item = link.pull(source)
-                if item is not None or time.monotonic() >= deadline:
-                    self._items.append(item)
-                if isinstance(item, Event) and item.type not in preliminary:
-                    self.first = item
-                elif self._items and self._items[-1] is None:
-                    break
-        except wire.Interrupted:
-            close(source)
-            if link.expired and not link.gone:
-                raise Unauthorized(_EXPIRED) from None
-            raise ClientLeft("The client left before the answer began.") from None
-        except BaseException:
-            close(source)
-            raise
-        finally:
-            link.close()
-
-    def __iter__(self) -> Begun:
-        return self
-
-    def __next__(self) -> Event | None:
-        item = self._items.popleft() if self._items else next(self._source, wire.END)
-        if isinstance(item, Event) or item is None:
-            return item
-        raise StopIteration
-
-    def park(self, link: wire.Link, framing: Framing, heartbeat_s: float) -> float | None:
-        if self._items or not _is_parkable(self._source):
-            return None
-        return self._source.park(link, framing, heartbeat_s)
-
-    def close(self) -> None:
-        close(self._source)
-
-
 def pump(
     source: Source,
     framing: Framing,
@@ -264,12 +198,12 @@ def pump(
         if link.gone or (framing.drain is None and not link.expired):
             log.info("%s: the client left", _name(environ))
             raise BrokenPipeError(32, "the client left") from None
-        log.info("%s: %s", _name(environ), _EXPIRED if link.expired else "handed over, the worker drains")
+        log.info("%s: %s", _name(environ), EXPIRED if link.expired else "handed over, the worker drains")
         account.how = "expired" if link.expired else "drained"
         if framing.drain is not None:
             yield framing.drain()
         else:
-            yield from _failed(framing, link, StreamFailed(_EXPIRED), cut_after_error)
+            yield from _failed(framing, link, StreamFailed(EXPIRED), cut_after_error)
     except GeneratorExit:
         account.how = "slow" if link.slow else "left"
         log.info("%s: the client left", _name(environ))
@@ -327,7 +261,7 @@ def _frames(
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()
                 wrote_at = now
-            if item is None and _is_parkable(source):
+            if item is None and is_parkable(source):
                 wrote_at = source.park(link, framing, heartbeat_s) or wrote_at
             if isinstance(source, Follow) and source.caught_up:
                 parked = park(link, source, framing, heartbeat_s)
@@ -341,13 +275,3 @@ def _frames(
             yield bytes(out)
         raise
     yield bytes(out) + framing.close()
-
-
-def close(source: Source) -> None:
-    """Close ``source`` where it can be closed; a failure to do so is logged and hides nothing."""
-    with contextlib.suppress(AttributeError):
-        closing = source.close  # type: ignore[attr-defined]  # iterators need not have it, generators do
-        try:
-            closing()
-        except Exception:
-            log.exception("a source did not close")

@@ -21,9 +21,10 @@ from urllib.parse import quote
 import gevent
 
 from streaming.accounts import Account
+from streaming.connections import RESPONSE, send_file, takes_files
 from streaming.pace import Pace
 from streaming.ranges import Span
-from streaming.wire import RESPONSE, Link, send_file, takes_files
+from streaming.wire import Link
 
 log = logging.getLogger("perennial.files")
 

@@ -24,6 +24,7 @@ import gevent
 import gevent.monkey
 import gevent.socket
 
+from streaming.connections import RESPONSE, plain_socket, send_file
 from streaming.pace import Pace
 
 log = logging.getLogger("perennial.wire")
@@ -46,8 +47,6 @@ END: Final = object()
 DUPLEX: Final = "perennial.duplex"
 # In the environ of a request whose caller's token expires: when (time.time). Its response ends then.
 ENDS_AT: Final = "perennial.ends_at"
-# gunicorn's response in the environ, put there by worker.py.
-RESPONSE: Final = "perennial.response"
 
 
 class Interrupted(BaseException):
@@ -362,36 +361,3 @@ class Links:
 
 
 links = Links()
-
-
-def interim(environ: Mapping[str, Any], answer: bytes) -> None:
-    """Write an interim answer (1xx) before the answer itself, where the connection is plain and takes it at once."""
-    connection = plain_socket(environ)
-    if connection is not None and answer and environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
-        with contextlib.suppress(OSError):
-            connection._sock.send(answer, socket.MSG_DONTWAIT)
-
-
-def takes_files(environ: Mapping[str, Any]) -> bool:
-    """Whether ``send_file`` works here, once gunicorn has written the headers."""
-    return RESPONSE in environ and plain_socket(environ) is not None
-
-
-def send_file(environ: Mapping[str, Any], file: int, offset: int, count: int) -> int | None:
-    """Let the kernel send at most ``count`` bytes of a descriptor; return how many: 0 at its end, None for not now.
-
-    gevent's own socket.sendfile copies 8 KiB at a time. Raises OSError for a client that has gone.
-    """
-    try:
-        sent = os.sendfile(environ["gunicorn.socket"].fileno(), file, offset, count)
-    except BlockingIOError:
-        return None
-    environ[RESPONSE].sent += sent  # for the access log
-    return sent
-
-
-def plain_socket(environ: Mapping[str, Any]) -> Any:
-    """Return gunicorn's socket where its bytes are the connection's own: gevent, Linux, no TLS, no HTTP/2."""
-    connection = environ.get("gunicorn.socket")
-    plain = type(connection) is gevent.socket.socket and environ.get("HTTP_VERSION") != "2"
-    return connection if plain and hasattr(select, "EPOLLRDHUP") else None

@@ -21,9 +21,9 @@ import gevent.socket
 import pytest
 
 from settings import ROOT
+from streaming.connections import RESPONSE
 from streaming.ranges import Span
 from streaming.senders import FileBody, _in_memory
-from streaming.wire import RESPONSE
 from tests.harness import LiveServer, RawClient
 from tests.nginx import PROGRAM, nginx, proxy
 

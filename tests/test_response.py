@@ -12,10 +12,11 @@ from flask import Flask, Response
 
 from settings import Settings
 from streaming import wire
+from streaming.begun import Begun
 from streaming.errors import BadRequest, ClientLeft, Problem, StreamFailed, Unavailable
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Text
-from streaming.response import BLOCK_BYTES, Begun, pump, respond
+from streaming.response import BLOCK_BYTES, pump, respond
 from streaming.shares import Shares
 from tests.harness import EventStream
 
