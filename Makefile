@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow survive conformance check format screenshots bench clean
+.PHONY: help run test test-slow soak survive conformance check format screenshots bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-11s %s\n' "$$name" "$$text"; done
@@ -26,6 +26,9 @@ test: $(DEV) ## the tests (ARGS="-k sse -x" goes to pytest)
 
 test-slow: $(DEV) ## the tests that take minutes: load, memory, endurance
 	@$(BIN)/python -m pytest -m slow_suite $(ARGS)
+
+soak: $(DEV) ## ten minutes of mixed traffic with a reload each minute (ARGS="--minutes 1 --store redis")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 survive: $(DEV) ## every kind of stream through faults (ARGS="--episodes 2000 --seed 7")
 	@$(BIN)/python -m tests.survive $(ARGS)

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import doctor
 import settings as settings_module
 from blueprints import access as access_blueprint
 from blueprints import (
@@ -47,7 +49,7 @@ from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import access, bodies, cross_origin, markup, rate_limits, reconnects, wire
+from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, reconnects, wire
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
 from streaming.assets import Assets
@@ -100,6 +102,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
     wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
+    accounts.lines.configure(settings.STREAM_LOG)
     blueprints = (
         text,
         records,
@@ -120,6 +123,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     for blueprint in blueprints:
         app.register_blueprint(blueprint.blueprint)
+    app.cli.add_command(doctor.command)
     app.cli.add_command(token_commands.commands)
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(Unauthorized, _unauthorized)
@@ -133,6 +137,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     if hops := settings.TRUSTED_PROXIES:
         wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=0)
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's docs have it
+    atexit.register(accounts.lines.flush)
+    atexit.register(metrics.take)
     atexit.register(log.dispose)
     atexit.register(tables.dispose)
     atexit.register(uploads_store.dispose)
@@ -166,8 +172,8 @@ def prepare(settings: Settings) -> None:
         sqlite_log.prepare(_path(settings.streams_url))
 
 
-def keep_house(app: Flask) -> None:
-    """Now and then, for as long as the worker lives: forget what has had its time."""
+def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
+    """Now and then, for as long as the worker lives: forget what has had its time, and look at what is to be told."""
     settings: Settings = app.extensions["settings"]
 
     def keep() -> None:
@@ -189,9 +195,15 @@ def keep_house(app: Flask) -> None:
                 logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
             gevent.sleep(RENEW_S)
 
+    watch = metrics.Watch({"threads": _jobs, "log": app.extensions["log"].waiting}, listeners)
     for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
-    keepers = [gevent.spawn(each) for each in for_ever]
+    keepers = [*(gevent.spawn(each) for each in for_ever), *watch.greenlets]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
+
+
+def _jobs() -> int:
+    """How many wait for a thread, or are in one."""
+    return int(gevent.get_hub().threadpool.task_queue.unfinished_tasks)
 
 
 def problem_response(problem: Problem) -> Response:

@@ -1,5 +1,5 @@
-"""What long streams need of gunicorn, each with its reason. HOST, PORT, WEB_CONCURRENCY and GRACEFUL_TIMEOUT are read
-from the environment; further flags can be given in GUNICORN_CMD_ARGS.
+"""What long streams need of gunicorn, each with its reason. What is read from the environment stands in
+docs/operations.md; further flags can be given in GUNICORN_CMD_ARGS.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ from typing import Any  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import processors  # noqa: E402
+import settings  # noqa: E402
+from streaming import metrics_folder  # noqa: E402
+
+metrics_folder.make()
+
+# The log in memory lives and dies with its worker: there is one, and it is not exchanged.
+in_memory = settings.from_environment().STREAMS_URL == "memory:"
 host = os.environ.get("HOST", "127.0.0.1")
 port = os.environ.get("PORT", "8000")
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+workers = processors.workers(int(os.environ.get("WEB_CONCURRENCY", "1")), in_memory)
 worker_class = "worker.PerennialWorker"
 
 # Well above MAX_STREAMS and MAX_UPLOADS: beyond it clients connect and get no answer, while the application says 503
@@ -32,8 +40,9 @@ worker_connections = 12_000
 # Above the usual 60 s of a proxy's own keep-alive: the side that closes first must be the proxy, or it meets resets.
 keepalive = 75
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "30"))
-# Recycling by request count would cut streams.
-max_requests = 0
+# The worker is relieved then (relief.py), with a fifth of its own; gunicorn's way would cut streams.
+max_requests = 0 if in_memory else int(os.environ.get("MAX_REQUESTS", "0"))
+most_bytes = 0 if in_memory else int(os.environ.get("MAX_WORKER_BYTES", "2147483648"))
 # The heartbeat file: in memory, or a slow disk makes the master kill a healthy worker.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # gevent's socket.sendfile copies 8 KiB at a time and never yields; streaming/files.py sends 256 KiB blocks in slices.
@@ -49,22 +58,38 @@ access_log_format = '%(h)s "%(r)s" %(s)s %(B)s bytes %(L)s s'
 def on_starting(server: Any) -> None:
     """Once, in the master, before any worker: files that two workers must not make at the same time."""
     import app
-    import settings
+    import relief
     from streaming import exposure
 
+    wanted = settings.from_environment()
+    # systemd's sockets are looked at when they are there, in when_ready.
+    exposure.refuse(wanted, server.cfg.address)
+    server.relief = relief.Relief(server)
+    _raise_descriptors(server, 2 * wanted.MAX_STREAMS)
+    app.prepare(wanted)
+
+
+def on_reload(server: Any) -> None:
+    server.relief.reloaded()
+
+
+def _raise_descriptors(server: Any, needed: int) -> None:
+    """A stream is a descriptor, or two: as many as the system lets us have, and a line where that may not do."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asked = settings.from_environment()
-    # systemd's sockets are looked at when they are there, in when_ready.
-    exposure.refuse(asked, server.cfg.address)
-    app.prepare(asked)
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < needed:
+        server.log.warning(
+            "A worker may have %d descriptors, and MAX_STREAMS may need %d: raise the limit (ulimit -n, LimitNOFILE).",
+            allowed,
+            needed,
+        )
 
 
 def when_ready(server: Any) -> None:
     """Before any worker: who is told now that he may not listen has served nobody."""
-    import settings
     from streaming import exposure
 
     exposure.refuse(settings.from_environment(), [listener.sock.getsockname() for listener in server.LISTENERS])
@@ -72,14 +97,23 @@ def when_ready(server: Any) -> None:
         server.log.info("Perennial is at %s", address)
 
 
+def child_exit(server: Any, worker: Any) -> None:
+    metrics_folder.bury(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    metrics_folder.remove()
+
+
 def post_worker_init(worker: Any) -> None:
     """The connections inherit the listener's options."""
+    worker.most_bytes = most_bytes
     for listener in worker.sockets:
         if listener.family in (socket.AF_INET, socket.AF_INET6):
             _tune(listener)
     import app
 
-    app.keep_house(worker.app.wsgi())
+    app.keep_house(worker.app.wsgi(), worker.sockets)
     # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
     gc.collect()
     gc.freeze()

@@ -103,6 +103,9 @@ class Settings:
         "", "the header that tells callers apart, such as X-Forwarded-For behind a proxy; empty: their address"
     )
     CHAT_BYTES: int = _setting(4 * 2**20, "the largest answer")
+    STREAM_LOG: str = _setting(
+        "-", "where one line of JSON for each finished stream goes: - (standard output), a file, or nowhere (empty)"
+    )
     API_TOKENS: str = _setting(
         "",
         "who may do what by a static token: <name> <SHA-256 of the token> <scope> <scope> …, several separated by ;",

@@ -8,7 +8,8 @@ Rules:
 - The listener is closed before a stream is told to go, or its client would reconnect to this worker.
 - Idle keep-alive connections end at once; a connection that was just accepted gets a second for its first request.
 - A connection whose requests come without a pause lets the others have their turn.
-- What is still at work after ``graceful_timeout`` is killed, and its clients see a cut.
+- What is still at work after ``graceful_timeout`` is killed, and its clients see a cut. A worker that was relieved
+  (relief.py) has no such time.
 - A connection has ``HEADERS_S`` seconds for the head of its first request. When there is hardly a place left, the one
   that has waited longest for a request is ended for the one that comes: who opens connections to say nothing on them,
   or a byte now and then, holds up nobody else.
@@ -16,7 +17,9 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +35,15 @@ from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+import relief
 from streaming import runs
+from streaming.accounts import BEGAN
 from streaming.pace import Pace
 from streaming.wire import RESPONSE, links
 
 FIRST_REQUEST_S = 1.0
+# Of the grace time, the master's own too: to mark what could not be finished, before it kills.
+MARK_S = 1.0
 # So many places are kept free by ending connections that wait; and so many of these are looked through for a fresh one.
 _SPARE = 100
 _LOOKED_AT = 64
@@ -44,7 +51,16 @@ _SIGTERM = 15
 
 
 class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """``worker_class`` for gunicorn.conf.py."""
+    """``worker_class`` for gunicorn.conf.py, which sets ``most_bytes``: relieved when it has more (0: any size)."""
+
+    most_bytes = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage = relief.Stage()
+        # gunicorn's own way to go after so many requests would cut.
+        self.max_requests = sys.maxsize
+        self._ends_at = math.inf
 
     # max_requests, a reload and every signal only set ``alive``; as a property it wakes ``run`` at once.
     @property
@@ -72,21 +88,40 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         application: Any = self.wsgi
 
         def with_response(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[BEGAN] = time.monotonic()
             environ[RESPONSE] = start_response.__self__
             return application(environ, start_response)
 
         self.wsgi: Any = with_response
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM, once or often: from the first one on there is so much time."""
+        grace_s: float = self.cfg.graceful_timeout
+        self._ends_at = min(self._ends_at, time.monotonic() + max(grace_s - MARK_S, grace_s / 2))
+        super().handle_exit(sig, frame)
+
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]
+        wear = relief.Wear(self.cfg.max_requests, self.most_bytes)
+        relief.tell(self.ppid, self.stage, relief.SERVING)
         while self.alive:
             self.notify()
+            self._look_at(wear)
             # gevent's wait(timeout) can hang for ever when set() meets the time-out: ask first.
             self._stopping.is_set() or self._stopping.wait(1.0)
         for server in servers:
             server.close()
         links.drain()
         self._finish(servers)
+
+    def _look_at(self, wear: relief.Wear) -> None:
+        """Ask to be relieved when it is time, and go when that was granted."""
+        if self.stage.get() == relief.SERVING and (reason := wear.found(self.nr)):
+            self.log.info("Worker asks to be relieved (pid:%s): %s", self.pid, reason)
+            relief.tell(self.ppid, self.stage, relief.ASKING)
+        elif self.stage.get() == relief.RELIEVED:
+            self.log.info("Worker was relieved (pid:%s)", self.pid)
+            self.alive = False
 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
@@ -102,17 +137,16 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         return server
 
     def _finish(self, servers: list[StreamServer]) -> None:
-        """Wait until every connection and run has ended, at most the grace time; then kill what is left."""
+        """Wait until every connection and run has ended, at most the time there is; then kill what is left."""
         began = time.monotonic()
         while runs.running() or any(len(server.pool) for server in servers):
-            waited = time.monotonic() - began
-            if waited > self.cfg.graceful_timeout:
+            if time.monotonic() > self._ends_at:
                 self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
                 runs.interrupt(timeout_s=1)
                 for server in servers:
                     server.stop(timeout=1)
                 return
-            self._end_idle(fresh_too=waited > FIRST_REQUEST_S)
+            self._end_idle(fresh_too=time.monotonic() - began > FIRST_REQUEST_S)
             self.notify()
             gevent.sleep(0.02)
 

@@ -36,6 +36,7 @@ DOCUMENTS = {
     "protocols": "Protocols",
     "operations": "Operations",
     "performance": "Performance",
+    "security": "Security",
     "design": "Design",
 }
 _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")

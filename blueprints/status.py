@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from flask import Blueprint, Response, current_app, jsonify, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from stores.errors import StoreError
-from streaming import chat_counters, wire
+from streaming import metrics as counted
+from streaming import wire
 from streaming.errors import Unavailable
 
 blueprint = Blueprint("status", __name__)
@@ -14,13 +15,14 @@ blueprint = Blueprint("status", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    return jsonify(status="ok", streams=len(wire.links))
+    # As the proxy in front asks: `flask doctor` finds one that speaks HTTP/1.0.
+    return jsonify(status="ok", streams=len(wire.links), protocol=request.environ.get("SERVER_PROTOCOL"))
 
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """What the worker that answers has counted of its chats, as Prometheus reads it."""
-    return Response(generate_latest(chat_counters.REGISTRY), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    """What all workers of this server have counted, as Prometheus reads it."""
+    return Response(counted.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @blueprint.get("/readyz")

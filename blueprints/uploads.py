@@ -100,9 +100,12 @@ def _body(asked: Asked) -> FormFile | Arrivals:
 
 
 def _fed(arrivals: Arrivals, content: Digests) -> Iterator[bytes | memoryview]:
-    for piece in arrivals:
-        content.update(piece)
-        yield piece
+    try:
+        for piece in arrivals:
+            content.update(piece)
+            yield piece
+    finally:
+        arrivals.close()
 
 
 def _store(body: FormFile | Arrivals, asked: Asked, progress: Progress) -> tuple[str, int]:

@@ -29,9 +29,14 @@ const seamText = (cursor) => `— resumed after ${cursor} —`;
 function showText(element) {
   const tail = new Tail(element.appendChild(make("pre")), 4000, element);
   const decoder = new TextDecoder();
+  let last = "\n";
+  const add = (text) => {
+    tail.add(text);
+    last = text.at(-1) ?? last;
+  };
   return {
-    add: (item) => tail.add(typeof item === "string" ? item : decoder.decode(item, { stream: true })),
-    seam: (cursor) => tail.add(`${seamText(cursor)}\n`),
+    add: (item) => add(typeof item === "string" ? item : decoder.decode(item, { stream: true })),
+    seam: (cursor) => add(`${last === "\n" ? "" : "\n"}${seamText(cursor)}\n`),
   };
 }
 

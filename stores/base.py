@@ -176,6 +176,10 @@ class Log(Protocol):
         """Return when the store answers; raise StoreError when it does not."""
         ...
 
+    def waiting(self) -> int:
+        """Return how many writes of this worker wait for the store, 0 where none does."""
+        ...
+
     def dispose(self) -> None:
         """Give back what the store holds open."""
         ...

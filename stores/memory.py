@@ -152,6 +152,9 @@ class MemoryLog:
 
     def ping(self) -> None: ...
 
+    def waiting(self) -> int:
+        return 0  # nothing waits for a list
+
     def dispose(self) -> None:
         self._bells.ring_all()
 

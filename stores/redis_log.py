@@ -153,6 +153,9 @@ class RedisLog:
     def ping(self) -> None:
         self._scripts.ping()
 
+    def waiting(self) -> int:
+        return 0  # they wait in Redis
+
     def dispose(self) -> None:
         self._listener.close()
         self._bells.ring_all()

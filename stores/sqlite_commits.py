@@ -85,6 +85,9 @@ class Commits:
             self._greenlet = gevent.spawn(self._drain)
         return write
 
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def dispose(self) -> None:
         """Finish what waits, and close the connection."""
         self._disposed = True

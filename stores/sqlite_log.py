@@ -162,6 +162,9 @@ class SQLiteLog:
     def ping(self) -> None:
         self._look(lambda: self._db.execute("SELECT count(*) FROM (SELECT 1 FROM streams LIMIT 1)").fetchone())
 
+    def waiting(self) -> int:
+        return self._commits.waiting()
+
     def dispose(self) -> None:
         self._commits.dispose()  # first: what it still commits rings the bells
         self._shared.close()

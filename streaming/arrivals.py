@@ -25,6 +25,7 @@ from gunicorn.http.body import LengthReader
 
 from stores.base import Feed
 from streaming import bodies
+from streaming.accounts import Account, tally
 from streaming.errors import Conflict
 from streaming.wire import plain_socket
 
@@ -66,30 +67,55 @@ class Arrivals:
         self._over = False
         self._deadline = 0.0
         self._timer: Any = None
+        # From the first piece that is asked for.
+        self._account: Account | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        self._check_claim()
-        with self._wait():
-            return next(self._pieces)
+        account = self._begun()
+        try:
+            self._check_claim()
+            with self._wait():
+                piece = next(self._pieces)
+        except BaseException as error:
+            account.how = "complete" if isinstance(error, StopIteration) else "left"
+            account.end()
+            raise
+        account.bytes += len(piece)
+        return piece
 
     def into(self, file: File, *feeds: Feed) -> Iterator[None]:
         """Move the body into ``file``, and feed it; yields after each step. Raises StoreFull, StoreError too."""
         connection = plain_socket(self._environ)
         reader = getattr(self._environ["wsgi.input"], "reader", None)
         if connection is not None and isinstance(reader, LengthReader):
-            yield from self._move(connection, reader, file, feeds)
+            account = self._begun()
+            try:
+                yield from self._move(connection, reader, file, feeds, account)
+                account.how = "complete"
+            finally:
+                account.end()
             return
         for piece in self:
             file.write(piece, *feeds)
             yield
 
-    def _move(self, connection: Any, reader: Any, file: File, feeds: tuple[Feed, ...]) -> Iterator[None]:
+    def _begun(self) -> Account:
+        if self._account is None:
+            self._account = Account("upload", self._environ)
+            self._account.how = "left"
+        return self._account
+
+    def _move(
+        self, connection: Any, reader: Any, file: File, feeds: tuple[Feed, ...], account: Account
+    ) -> Iterator[None]:
         bodies.check_length(self._environ, self._limit_bytes)
         if ahead := _read_ahead(reader):
             file.write(ahead, *feeds)
+            tally.received += len(ahead)
+            account.bytes += len(ahead)
             yield
         while reader.length:
             self._check_claim()
@@ -97,6 +123,8 @@ class Arrivals:
                 bodies.wait_readable(self._environ, connection, self._stall_s)
             count, ended = file.fill(_receiver(connection), min(reader.length, STEP_BYTES), *feeds)
             reader.length -= count
+            tally.received += count
+            account.bytes += count
             yield
             if ended:
                 bodies.check_whole(self._environ, (bodies.length(self._environ) or 0) - reader.length)
@@ -106,6 +134,8 @@ class Arrivals:
         self._over = True
         if self._timer is not None:
             self._timer.close()
+        if self._account is not None:
+            self._account.end()
 
     def let_go(self) -> None:
         """From anywhere in this worker: end soon, with TakenOver. Once or often."""

@@ -24,6 +24,7 @@ from flask import Response, request
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
+from streaming.accounts import tally
 from streaming.errors import BadRequest, BodyStalled, TooLarge
 from streaming.pace import Pace
 from streaming.wire import RESPONSE, plain_socket
@@ -66,6 +67,7 @@ def pieces(environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) 
     source = _source(environ)
     while piece := _next(source, environ, stall_s):
         received += len(piece)
+        tally.received += len(piece)
         environ[RECEIVED] = received
         if received > limit_bytes:
             raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")

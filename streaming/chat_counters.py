@@ -7,13 +7,14 @@ Rules:
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from streaming.chat_runs import Outcome
+from streaming.metrics import REGISTRY
 
-REGISTRY = CollectorRegistry()
-
-RUNNING = Gauge("perennial_chat_running", "Answers that are being made now", registry=REGISTRY)
+RUNNING = Gauge(
+    "perennial_chat_running", "Answers that are being made now", registry=REGISTRY, multiprocess_mode="livesum"
+)
 _RUNS = Counter("perennial_chat_runs", "Answers that have ended", ("model", "outcome"), registry=REGISTRY)
 _TOKENS = Counter(
     "perennial_chat_tokens", "Tokens of ended answers", ("model", "direction", "estimated"), registry=REGISTRY

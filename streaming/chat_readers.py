@@ -87,6 +87,7 @@ class Live:
             link.park(direct.wait, probe=direct.idle)
         finally:
             run.unpark(direct)
+            link.beside_events += direct.number - self._number
             self._number = direct.number
             self._told_nothing = False  # whatever there is to do now, a heartbeat perhaps, is not to wait
             link.complete(direct.unwritten, direct.written)

@@ -23,7 +23,7 @@ from streaming.events import Event
 PREFIX = "/v1/stream/"
 PATH_BYTES = 512
 # Kept and read here as any other stream; what happens in them is the server's own doing.
-INTERNAL = ("notifications/", "uploads/", "runs/", "chats/")
+INTERNAL = ("notifications/", "uploads/", "runs/", "chats/", "exports/")
 # A fork would hold on to what is to be dropped here.
 UNFORKED = ("notifications/", "uploads/")
 # What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py), what of chats is

@@ -27,6 +27,7 @@ from gevent.hub import Waiter
 
 from stores.base import Batch
 from stores.errors import StoreBusy, StreamClosed
+from streaming.accounts import tally
 from streaming.framings import Framing, Shareable, is_shareable
 from streaming.pace import Pace
 from streaming.readers import BUSY_S, READ_BYTES, Follow
@@ -58,6 +59,7 @@ class Parked:
         "_waiter",
         "after",
         "counted",
+        "events",
         "fd",
         "turn",
         "until",
@@ -71,7 +73,7 @@ class Parked:
         self._framing = framing
         self.fd = link.socket.fileno()
         self.until = source.ends_at
-        self.turn = self.counted = 0
+        self.turn = self.counted = self.events = 0
         self.after = ""
         self.unwritten: bytes | memoryview = b""
         self._waiter: Waiter[None] = Waiter()
@@ -87,6 +89,7 @@ class Parked:
             written = self._tail.leave(self)
             self._source.skip(self.after)
             self._framing.passed(self.after)
+            self._link.beside_events += self.events
             self._link.complete(self.unwritten, written)
 
     def wake(self) -> None:
@@ -111,7 +114,7 @@ class Tail:
         # ``_last`` stand before it, and who has come since has read it from the log.
         self._before = source.after
         self._turn = self._written = self._last = 0
-        self._bytes = 0
+        self._bytes = self._events = 0
         self._wrote_at = self._looked_at = time.monotonic()
         self._parked: dict[int, Parked] = {}
         self._reader: Any = None
@@ -123,7 +126,7 @@ class Tail:
         if after != self._after:
             return False
         self._turn += 1
-        parked.turn, parked.counted = self._turn, self._bytes
+        parked.turn, parked.counted, parked.events = self._turn, self._bytes, self._events
         self._parked[parked.fd] = parked
         if self._reader is None:
             self._reader = gevent.spawn(self._run)
@@ -135,6 +138,7 @@ class Tail:
             del self._parked[parked.fd]
             parked.after = self.position(parked)
             parked.counted = self._bytes - parked.counted
+            parked.events = self._events - parked.events
             if not self._parked and _tails.get(self._key) is self:
                 del _tails[self._key]
         return parked.counted
@@ -183,9 +187,13 @@ class Tail:
             # Before the first write: who comes while this is written has read it from the log.
             self._before, self._after = self._after, batch.events[-1].id
             links.parked_events += len(batch.events) * len(self._parked)
-            began = time.monotonic()
-            self._write(data, list(self._parked.values()))
-            if (took := time.monotonic() - began) >= _REST_S[0]:
+            connections, began = list(self._parked.values()), time.monotonic()
+            self._write(data, connections)
+            took = time.monotonic() - began
+            self._events += len(batch.events)
+            tally.delivered += len(connections)
+            tally.broadcasts.add(took)
+            if took >= _REST_S[0]:
                 gevent.sleep(min(took, _REST_S[1]))
 
     def _beat(self) -> None:

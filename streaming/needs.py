@@ -111,15 +111,11 @@ def _nothing(asked: Asked) -> list[Need]:
 OPEN = frozenset(
     ("static", "assets.asset", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
 )
+_PAGES = ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
 _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
-    **dict.fromkeys(
-        (
-            f"pages.{name}"
-            for name in ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
-        ),
-        _nothing,
-    ),
+    **dict.fromkeys((f"pages.{name}" for name in _PAGES), _nothing),
+    "activity.activity": _nothing,
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),

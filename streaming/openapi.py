@@ -108,11 +108,12 @@ def operation(
     if request:
         described["requestBody"] = request
     for status in errors:
-        described["responses"][str(status)] = _error(status, refused_in)
+        described["responses"][str(status)] = error(status, refused_in)
     return described
 
 
-def _error(status: int, content_types: Sequence[str]) -> Described:
+def error(status: int, content_types: Sequence[str] = (PROBLEM,)) -> Described:
+    """One refusal."""
     phrase = _UNREGISTERED.get(status) or HTTPStatus(status).phrase
     schemas = {PROBLEM: {"$ref": "#/components/schemas/Problem"}}
     content = {each: {"schema": schemas[each]} if each in schemas else {} for each in content_types}

@@ -32,6 +32,7 @@ from streaming.openapi import (
     record,
     text,
 )
+from streaming.openapi_access import SCHEMES, guarded, routes
 
 _TOPIC = text("[A-Za-z0-9._-]{1,64}", default="default")
 _ID = text("[A-Za-z0-9_-]{1,64}")
@@ -263,32 +264,15 @@ def _server() -> Described:
     }
 
 
-def _access() -> Described:
-    given = record(caller="string", ends_at="number?", read="array", write="array")
-    form = body(JSON, "application/x-www-form-urlencoded", required=False)
-    return {
-        "/login": {"get": operation("The form.", {200: answer("HTML.", HTML)}, ())},
-        "/api/login": {
-            "post": operation(
-                "A token for a cookie.",
-                {200: answer("The cookie.", JSON, schema=given), 303: answer("To where the form says.")},
-                (400, 401, 403, 404, 408, 413),
-                request=form,
-            )
-        },
-        "/api/logout": {
-            "post": operation("The cookie is forgotten.", {204: answer("It is."), 303: answer("To the form.")}, (400,))
-        },
-    }
-
-
 def description() -> Described:
     """Return the whole description."""
-    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, _access, _pages)
+    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, _pages, routes)
     return {
         "openapi": "3.1.1",
         "info": {"title": "Perennial", "version": "1", "description": "A streaming server; the contract is at /docs."},
         "servers": [{"url": "/"}],
-        "paths": {url: methods for part in parts for url, methods in part().items()},
-        "components": {"schemas": {"Problem": PROBLEM_SCHEMA}},
+        "paths": guarded({url: methods for part in parts for url, methods in part().items()}),
+        "components": {"schemas": {"Problem": PROBLEM_SCHEMA}, "securitySchemes": SCHEMES},
+        # Where access control is on; out of the box nothing is asked for.
+        "security": [{}, *({name: []} for name in SCHEMES)],
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from stores.base import Config, Log
 from stores.errors import StoreError
+from streaming.accounts import tally
 from streaming.events import Event, json_event
 from streaming.rates import Rate
 
@@ -54,14 +55,17 @@ class Progress:
     def paused(self, received: int) -> None:
         """Tell where it stands, and that nothing is moving now."""
         self._rate = Rate(received)
+        tally.uploads["paused"] += 1
         with contextlib.suppress(StoreError):
             self._store.append(self._path, [self._event(received)], create=JSON)
 
     def complete(self, told: Mapping[str, Any]) -> None:
+        tally.uploads["complete"] += 1
         log.info("%s: complete, %d bytes", self._path, told["received"])
         self._end(json_event(told, "complete"))
 
     def failed(self, sentence: str) -> None:
+        tally.uploads["failed"] += 1
         log.warning("%s: failed: %s", self._path, sentence)
         self._end(json_event({"error": sentence}, "failed"))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from stores.base import Batch, Log
 from stores.errors import StoreBusy, StoreError
+from streaming.accounts import tally
 from streaming.events import TICK_S, Event, Source, json_event, pause
 
 BUSY_S = 1.0
@@ -28,6 +29,7 @@ def told(batch: Batch, after: str) -> Sequence[Event]:
     """The batch's events; before them, to a reader that had a cursor, how many before them are gone."""
     if not (batch.missed and after):
         return batch.events
+    tally.resets += 1
     first = batch.events[0].id if batch.events else batch.tail
     return [json_event({"asked": after, "from": first, "missed": batch.missed}, "stream-reset"), *batch.events]
 
@@ -36,9 +38,9 @@ class Follow:
     """All that comes after ``after`` until the stream is closed: a source; after ``first``, what ``shown`` makes of it.
 
     ``greets``: there is a ``first``, which waits for nothing and can leave together with the headers.
-    ``after`` is how far it has read. While ``caught_up`` it waits for more, and may be moved by ``skip`` to where
-    somebody else has read for it (streaming/fanout.py). It ends at ``ends_at`` (time.monotonic) when it waits then, and
-    where the log raises one of ``ends_with``.
+    ``after`` is how far it has read, ``read_at`` when (time.monotonic). While ``caught_up`` it waits for more, and may
+    be moved by ``skip`` to where somebody else has read for it (streaming/fanout.py). It ends at ``ends_at``
+    (time.monotonic) when it waits then, and where the log raises one of ``ends_with``.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Follow:
         self.ends_at = ends_at
         self._ends_with = ends_with
         self.caught_up = False
+        self.read_at = time.monotonic()
         self.greets = bool(first)
         self._source: Generator[Event | None] = self._read(first)
 
@@ -85,6 +88,7 @@ class Follow:
             except StoreBusy:
                 yield from pause(BUSY_S)
                 continue
+            self.read_at = time.monotonic()
             yield from self.shown(batch, self.after)
             # Age can drop what no event has followed: then the end is where it goes on.
             self.after = batch.events[-1].id if batch.events else batch.tail

@@ -30,6 +30,7 @@ from flask import Response, current_app, request, stream_with_context
 
 from stores.base import START
 from streaming import callers, wire
+from streaming.accounts import Account
 from streaming.errors import ClientLeft, Problem, StreamFailed, Unauthorized, Unavailable, public
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
@@ -106,13 +107,19 @@ def _respond(
         close(source)
         response = Response(iter(()), content_type=framing.content_type)  # an iterator has no Content-Length
     else:
-        frames: Any = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error)
-        body = Body(stream_with_context(frames), source, leave)
+        account = Account(_kind(), request.environ, source)
+        frames: Any = pump(source, framing, request.environ, settings.HEARTBEAT_S, cut_after_error, account)
+        body = Body(stream_with_context(frames), source, leave, account)
         # Passed through: Werkzeug's own iterators around it would cost each open stream 3 KiB.
         response = Response(body, content_type=framing.content_type, direct_passthrough=True)
     response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
     _forget_what_was_parsed()
     return response
+
+
+def _kind() -> str:
+    """The stream's, for what is counted: its route's name."""
+    return (request.endpoint or "").rpartition(".")[2].replace("_", "-")
 
 
 def _forget_what_was_parsed() -> None:
@@ -128,12 +135,19 @@ class Body:
     A parked connection waits here and not in the generators: 3 KiB less of the stack, for each of thousands.
     """
 
-    __slots__ = ("_frames", "_leave", "_source")
+    __slots__ = ("_account", "_frames", "_leave", "_source")
 
-    def __init__(self, frames: Iterator[bytes | Parked], source: Source, leave: Leave = nothing) -> None:
+    def __init__(
+        self,
+        frames: Iterator[bytes | Parked],
+        source: Source,
+        leave: Leave = nothing,
+        account: Account | None = None,
+    ) -> None:
         self._frames: Any = frames
         self._source = source
         self._leave = leave
+        self._account = account or Account("", {}, source)
 
     def __iter__(self) -> Body:
         return self
@@ -147,6 +161,10 @@ class Body:
                 item = self._frames.throw(error)
             else:
                 item = next(self._frames)
+        account = self._account
+        account.bytes += len(item)
+        if account.first_s is None and item:
+            account.first_byte()
         return item
 
     def close(self) -> None:
@@ -154,6 +172,7 @@ class Body:
         self._frames.close()
         # A generator that was never started does not run its ``finally``: the client had gone before the first byte.
         close(self._source)
+        self._account.end()
 
 
 def _run_limits(settings: Any) -> RunLimits:
@@ -230,27 +249,34 @@ def pump(
     environ: Mapping[str, Any],
     heartbeat_s: float,
     cut_after_error: bool = False,
+    account: Account | None = None,
 ) -> Iterator[bytes | Parked]:
     """Yield what is written to the client; see the rules above. In between, whom ``Body`` is to wait for."""
     out = bytearray()
+    account = account or Account("", environ, source)
     # A heartbeat's cursor is after the last event that was encoded: not before that has been written.
     link = wire.Link(environ, lambda: None if out else framing.idle(), drainable=framing.drain is not None)
     try:
-        yield from _frames(source, framing, link, heartbeat_s, out)
+        yield from _frames(source, framing, link, heartbeat_s, out, account)
+        account.how = "complete"
     except wire.Interrupted:
+        account.how = "left"
         if link.gone or (framing.drain is None and not link.expired):
             log.info("%s: the client left", _name(environ))
             raise BrokenPipeError(32, "the client left") from None
         log.info("%s: %s", _name(environ), _EXPIRED if link.expired else "handed over, the worker drains")
+        account.how = "expired" if link.expired else "drained"
         if framing.drain is not None:
             yield framing.drain()
         else:
             yield from _failed(framing, link, StreamFailed(_EXPIRED), cut_after_error)
     except GeneratorExit:
+        account.how = "slow" if link.slow else "left"
         log.info("%s: the client left", _name(environ))
         raise
     except Exception as error:
         told = isinstance(error, StreamFailed | Problem)
+        account.how = "failed" if framing.error is None or cut_after_error else "told"
         level = logging.WARNING if told else logging.ERROR
         log.log(level, "%s: failed: %s", _name(environ), error, exc_info=not told)
         yield from _failed(framing, link, error, cut_after_error)
@@ -258,6 +284,8 @@ def pump(
         # Not in an outer ``closing``: the source must be closed before the connection is no longer watched.
         close(source)
         link.close()
+        account.bytes += link.beside
+        account.events += link.events + link.beside_events
 
 
 def _failed(framing: Framing, link: wire.Link, error: Exception, cut_after_error: bool) -> Iterator[bytes]:
@@ -275,7 +303,7 @@ def _name(environ: Mapping[str, Any]) -> str:
 
 
 def _frames(
-    source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray
+    source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray, account: Account
 ) -> Iterator[bytes | Parked]:
     out += framing.open()
     if not (isinstance(source, Follow) and source.greets):

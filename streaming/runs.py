@@ -22,6 +22,7 @@ import msgspec
 
 from stores.base import Config, Log
 from stores.errors import StoreError
+from streaming.accounts import tally
 from streaming.errors import Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source, json_event
 from streaming.framings import Framing
@@ -88,16 +89,20 @@ class Run:
         greenlet.rawlink(lambda _: leave())
 
     def _run(self, held: ExitStack, source: Source, framing: Framing, cut_after_error: bool) -> None:
+        how = "failed"
         try:
             with held:
                 try:
-                    self._write(self._framed(source, framing, cut_after_error))
+                    how = self._write(self._framed(source, framing, cut_after_error))
                 except gevent.GreenletExit:
+                    how = "interrupted"
                     end_interrupted(self._store, self.path)
                     raise
         except StoreError:
+            how = "failed"
             log.exception("%s: its log failed", self.path)
         finally:
+            tally.runs[how] += 1
             if (close := getattr(source, "close", None)) is not None:
                 close()
 
@@ -121,13 +126,16 @@ class Run:
             if framing.error is None or cut_after_error:
                 yield json_event({"error": sentence}, RUN_FAILED)
 
-    def _write(self, framed: Iterator[Event | None]) -> None:
-        """Append what has come when the source waits, when it is much, and at the latest ``JOIN_S`` after it came."""
+    def _write(self, framed: Iterator[Event | None]) -> str:
+        """Append what has come when the source waits, when it is much, and at the latest ``JOIN_S`` after it came.
+
+        Return how it ended: complete or failed.
+        """
         pace, ready, since = Pace(), bytearray(), time.monotonic()
         for event in framed:
             if event is not None and event.type == RUN_FAILED:
                 self._store.append(self.path, [*_pieces(ready), event], close=True)
-                return
+                return "failed"
             if event is not None:
                 ready += event.data
             if ready and (event is None or len(ready) >= BLOCK_BYTES or time.monotonic() - since >= JOIN_S):
@@ -135,6 +143,7 @@ class Run:
                 ready, since = bytearray(), time.monotonic()
             pace.rest()
         self._store.append(self.path, _pieces(ready), close=True)
+        return "complete"
 
 
 def _pieces(data: bytearray) -> list[Event]:

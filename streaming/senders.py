@@ -20,9 +20,10 @@ from urllib.parse import quote
 
 import gevent
 
+from streaming.accounts import Account
 from streaming.pace import Pace
 from streaming.ranges import Span
-from streaming.wire import Link, send_file, takes_files
+from streaming.wire import RESPONSE, Link, send_file, takes_files
 
 log = logging.getLogger("perennial.files")
 
@@ -39,7 +40,14 @@ class FileBody:
 
     def __init__(self, parts: Sequence[bytes | Span], file: IO[bytes], environ: Mapping[str, Any]) -> None:
         self._file = file
-        self._pieces = _pieces(parts, file.fileno(), environ)
+        self._expected = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+        self._response = environ.get(RESPONSE)
+        # Told from its path: a direct answer knows no route.
+        self._account = Account(
+            "video" if environ.get("PATH_INFO", "").startswith("/api/video/") else "download", environ
+        )
+        self._account.how = "left"
+        self._pieces = _pieces(parts, file.fileno(), environ, self._account)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
@@ -47,16 +55,25 @@ class FileBody:
     def close(self) -> None:
         self._pieces.close()
         self._file.close()
+        account = self._account
+        if self._response is not None:
+            account.bytes = self._response.sent
+        if account.bytes >= self._expected:
+            account.how = "complete"
+        account.end()
 
 
-def _pieces(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Generator[bytes, None, None]:
+def _pieces(
+    parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any], account: Account
+) -> Generator[bytes, None, None]:
     """Yield what gunicorn is to write; the rest is sent past it in between."""
     if takes_files(environ):
         yield b""  # gunicorn writes the headers
+        account.first_byte()
         # What a connection takes at once needs no watcher, which would cost as much as the sending.
         parts = _sent_at_once(parts, file, environ)
     if parts:
-        yield from _watched(parts, file, environ)
+        yield from _watched(parts, file, environ, account)
 
 
 def _sent_at_once(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Sequence[bytes | Span]:
@@ -70,23 +87,32 @@ def _sent_at_once(parts: Sequence[bytes | Span], file: int, environ: Mapping[str
     return (Span(span.first + sent, span.end),) if sent else parts
 
 
-def _watched(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any]) -> Iterator[bytes]:
+def _watched(parts: Sequence[bytes | Span], file: int, environ: Mapping[str, Any], account: Account) -> Iterator[bytes]:
     link = Link(environ)
     pace = Pace()
     try:
         for part in parts:
             if isinstance(part, bytes):
+                account.bytes += len(part)
                 yield part
             elif takes_files(environ):
                 _send(part, file, link, pace)
             else:
-                yield from _blocks(part, file, pace)
+                for block in _blocks(part, file, pace):
+                    account.bytes += len(block)
+                    yield block
     except _Shrunk:
+        account.how = "failed"
         # Quoted: a line end in a name would write a line of its own into the log (CWE-117).
         log.warning("%s shrank while it was sent: cut", quote(environ.get("PATH_INFO", ""), encoding="latin-1"))
         link.cut()
         raise BrokenPipeError(errno.EPIPE, "the file shrank") from None
+    except gevent.GreenletExit:
+        account.how = "stopped"
+        raise
     finally:
+        if link.slow:
+            account.how = "slow"
         link.close()
 
 

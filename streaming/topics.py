@@ -19,6 +19,7 @@ import msgspec
 from stores.base import START, Batch, Log
 from stores.errors import StoreBusy, UnknownOffset
 from streaming import positions, watches
+from streaming.accounts import tally
 from streaming.event_lines import line
 from streaming.events import TICK_S, Event, Source, json_event, pause
 from streaming.readers import BUSY_S, Follow, replay, told
@@ -178,6 +179,7 @@ class Reader:
 
     def _resets(self) -> Iterator[Event]:
         """What is told before all else; the last of it moves the reader's cursor."""
+        tally.resets += bool(self._start.resets)
         for reset in self._start.resets:
             last = reset is self._start.resets[-1]
             cursor = positions.write(self._offsets) if last else self._start.asked

@@ -24,6 +24,8 @@ import gevent
 import gevent.monkey
 import gevent.socket
 
+from streaming.pace import Pace
+
 log = logging.getLogger("perennial.wire")
 
 Item = TypeVar("Item")
@@ -58,9 +60,10 @@ class Interrupted(BaseException):
 class Link:
     """The connection of one response, watched until ``close``.
 
-    ``gone``: nobody reads the response any more. ``draining``: the worker is going down. ``expired``: its caller's
-    token has expired; whoever waits then, or comes to wait, is interrupted. ``events``: how many its greenlet has had
-    of its source.
+    ``gone``: nobody reads the response any more; ``slow``: for too long. ``draining``: the worker is going down.
+    ``expired``: its caller's token has expired; whoever waits then, or comes to wait, is interrupted. ``events``: how
+    many its greenlet has had of its source. ``beside``: bytes that others have written to it in the meantime, and
+    ``beside_events`` of those.
     ``probe`` makes a heartbeat that may be written while the source waits, to tell a client that has closed from one
     that has only finished sending (RFC 9112, 9.6); without one, both count as gone. None: not now, something else is
     to be written first; the next wait asks again.
@@ -68,7 +71,8 @@ class Link:
 
     __slots__ = (
         "_acked", "_closed", "_drainable", "_greenlet", "_half_closed", "_parked_bytes", "_probe", "_progress_at",
-        "_queued", "_timer", "_waiting", "chunked", "draining", "environ", "events", "expired", "gone", "socket",
+        "_queued", "_timer", "_waiting", "beside", "beside_events", "chunked", "draining", "environ", "events",
+        "expired", "gone", "slow", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +80,8 @@ class Link:
     ) -> None:
         self.socket = plain_socket(environ)
         self.chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-        self.gone = False
+        self.gone = self.slow = False
+        self.beside = self.beside_events = 0
         self.draining = links.draining
         self.expired = False
         self._probe = probe
@@ -129,6 +134,7 @@ class Link:
             self.gone = True
             raise Interrupted from error
         finally:
+            self.beside += written
             if (response := self.environ.get(RESPONSE)) is not None:
                 response.sent += written  # for the access log
                 self._parked_bytes += written
@@ -246,11 +252,15 @@ class Link:
         self._progress_at = max(self._progress_at, self.environ.get(DUPLEX, 0.0))
         return now - self._progress_at >= limit_s
 
+    def blocked_s(self, now: float) -> float:
+        """How long the client has acknowledged no byte of what is being written to it, as far as was looked."""
+        return 0.0 if self._waiting else max(now - self._progress_at, 0.0)
+
     def give_up(self) -> None:
         """In the hub: end the write that is stuck. EPIPE, because gunicorn passes over it in silence."""
         if self._closed or self._waiting:  # it came free since the sweep
             return
-        self.gone = True
+        self.gone = self.slow = True
         self._greenlet.throw(BrokenPipeError(32, "the client does not read"))
 
     def _write_now(self, data: bytes) -> bool:
@@ -319,6 +329,14 @@ class Links:
         self.draining = True
         for link in tuple(self._open):
             gevent.get_hub().loop.run_callback(link.drain)
+
+    def slowest_s(self, now: float, pace: Pace) -> float:
+        """How long the client has acknowledged nothing whose write has waited longest."""
+        slowest = 0.0
+        for link in tuple(self._open):
+            slowest = max(slowest, link.blocked_s(now))
+            pace.rest()
+        return slowest
 
     def _start(self) -> None:
         hub = gevent.get_hub()

@@ -133,6 +133,7 @@ class LiveServer:
     def _environ(self) -> dict[str, str]:
         # The developer's own settings (a key!) must not reach a test.
         ours = {each.name for each in fields(Settings)} | {"GUNICORN_CMD_ARGS", "GRACEFUL_TIMEOUT"}
+        ours |= {"MAX_REQUESTS", "MAX_WORKER_BYTES"}
         inherited = {name: value for name, value in os.environ.items() if name not in ours}
         folders = {"INSTANCE_DIR": str(self.instance), "FILES_DIR": str(self.files)}
         gunicorn = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": "1", "PYTHONUNBUFFERED": "1"}

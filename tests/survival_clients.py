@@ -142,6 +142,8 @@ class Reader:
     """A client that reads until it has read the end; ``failure`` says what must not have happened."""
 
     kind = ""
+    # Never drops its connection by itself; ``cuts`` are those that were not ended cleanly.
+    steady = False
 
     def __init__(self, port: int, target: str, rng: random.Random, window_bytes: int = 0) -> None:
         self.port = port
@@ -151,7 +153,7 @@ class Reader:
         self.cursor = ""
         self.seen: list[Seen] = []
         self.ended = False
-        self.connections = 0
+        self.connections = self.cuts = 0
         self.failure = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._stopped = False
@@ -175,9 +177,13 @@ class Reader:
         try:
             while not (self.ended or self._stopped):
                 self.connections += 1
-                fate = Fate.draw(self.rng, self.window_bytes)
-                with contextlib.suppress(Dropped, OSError), Connection(self.port, fate) as connection:
-                    self.read(connection)
+                steady = Fate(seconds=3600.0, window_bytes=self.window_bytes)
+                fate = steady if self.steady else Fate.draw(self.rng, self.window_bytes)
+                try:
+                    with Connection(self.port, fate) as connection:
+                        self.read(connection)
+                except (Dropped, OSError):
+                    self.cuts += 1
                 time.sleep(self.rng.uniform(0, 0.1))  # a client comes back after a while
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"

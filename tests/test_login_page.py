@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import browser
+from tests.browser import CHROMIUM, browser
 from tests.harness import LiveServer, eventually
 from tests.tokens import ADMIN, KEY, bearer, signed, static
 
@@ -54,6 +54,7 @@ def messages(page: Any) -> list[str]:
 
 @pytest.mark.browser
 @pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt install chromium)")
 def test_a_browser_logs_in_and_its_events_outlive_its_token(closed: LiveServer, browser: Any) -> None:
     """A wrong token is said; the right one leads to the page. At its end the EventSource is told why, stays alive, and
     goes on by itself when the page has a new token: nothing published meanwhile is lost."""

@@ -121,6 +121,26 @@ def test_bytes_go_on_from_the_byte(page: Any, server: LiveServer) -> None:
     assert not list((server.files / "uploads").glob("map*.bin"))
 
 
+def test_an_answer_goes_on(page: Any) -> None:
+    """Both forms of an answer whose reader left are whole when it is back, each word once."""
+    page.goto("/")
+    text, parts = card(page, "Chat"), card(page, "Chat for the AI SDK")
+    for one in (text, parts):
+        pull_early(one, "offline model")
+        press(one, "start")
+    for one in (text, parts):
+        expect(one.locator(".state")).to_have_text(re.compile("^Ended cleanly"), timeout=30_000)
+        assert one.locator(".picture").inner_text().count("resumed after") == 1
+    said = "".join(line for line in text.locator("pre").text_content().splitlines() if not SEAM.match(line))
+    told = "".join(parts.locator(".tokens span").all_text_contents())
+    assert said.startswith("I am the offline model")
+    assert said.rstrip().endswith("Hello")
+    assert told.startswith("I am the offline model")
+    assert told.rstrip().endswith("and into which sea it flows.")
+    for answer in (said, told):
+        assert answer.count("I am the offline model") == 1
+
+
 def test_what_was_published_while_unplugged_comes(page: Any) -> None:
     """Each publication is in the list once, those during the plug's absence too."""
     page.goto("/")

@@ -16,6 +16,7 @@ from streaming.errors import BadRequest, ClientLeft, Problem, StreamFailed, Unav
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Text
 from streaming.response import BLOCK_BYTES, Begun, pump, respond
+from streaming.shares import Shares
 from tests.harness import EventStream
 
 ENVIRON = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "SERVER_PROTOCOL": "HTTP/1.1"}
@@ -307,6 +308,7 @@ def test_a_close_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) -> N
 def make_app(source: Source, settings: Settings | None = None, **options: Any) -> Flask:
     app = Flask(__name__)
     app.extensions["settings"] = settings or Settings()
+    app.extensions["streams"] = Shares("streams", 0, 0)
     app.add_url_rule("/", view_func=lambda: respond(source, options.pop("framing", Text()), **options))
     app.register_error_handler(Problem, lambda problem: Response(problem.detail, problem.status))
     return app

@@ -752,7 +752,7 @@ def test_beyond_max_streams_there_is_a_503(make_client: Callable[..., FlaskClien
         assert response.headers["Retry-After"]
         problem(response, 503)
         assert publish(client, {"n": 1})
-        assert client.get("/healthz").json == {"status": "ok", "streams": 1}
+        assert client.get("/healthz").json == {"status": "ok", "streams": 1, "protocol": "HTTP/1.1"}
     with client.get("/api/stream?interval=0&chunks=1") as response:
         assert response.data == b"Chunk 0\n"
 

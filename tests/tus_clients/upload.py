@@ -14,7 +14,7 @@ from tusclient.client import TusClient
 
 def main(endpoint: str, path: str, options: dict[str, Any]) -> str:
     stop_at = options.pop("stop_at", None)
-    uploader = TusClient(endpoint).uploader(path, retry_delay=0, **options)
+    uploader = TusClient(endpoint).uploader(path, **{"retry_delay": 0, **options})
     uploader.upload(stop_at=stop_at)
     return str(uploader.url)
 
