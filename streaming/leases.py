@@ -23,6 +23,7 @@ from stores.base import START, Config, Log
 from stores.errors import NoStream, StoreError, StreamClosed
 from streaming import chat_parts
 from streaming.events import Event, json_event
+from streaming.pace import Pace
 
 log = logging.getLogger("perennial.leases")
 
@@ -99,8 +100,9 @@ class Lease:
     def _held(self) -> tuple[set[str], list[tuple[str, str]]]:
         """Return what the living hold, and of the dead the marks with what each of them is for."""
         living, dead = set(), []
-        lives = {self.worker: True}
+        lives, pace = {self.worker: True}, Pace()
         for path, worker, held in self._marks():
+            pace.rest()  # thousands of uploads are held at once
             if worker not in lives:
                 lives[worker] = self.lives(worker)
             if lives[worker]:
