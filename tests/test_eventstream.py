@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import urllib.request
 import uuid
@@ -12,12 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.browser import ARGS, CHROMIUM
 from tests.harness import LiveServer, eventually
-from tests.test_pages import ARGS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
     pytest.mark.browser,

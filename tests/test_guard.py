@@ -194,7 +194,7 @@ def test_a_token_that_is_not_known(make: Make, header: str) -> None:
         (signed(alg="none"), "not valid"),
         (signed(alg="HS512"), "not valid"),
         (signed(alg="RS256"), "not valid"),
-        (signed(nbf=time.time() + 60), "not yet"),
+        (signed(nbf=time.time() + 3600), "not yet"),
         (signed(read=[7]), "cannot be read"),
         (signed(read=["x"]), "cannot be read"),
         (signed(read={"a": 1}), "cannot be read"),
@@ -337,7 +337,7 @@ def issuing(keys: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
 def test_a_link_reads_what_it_was_signed_for(make: Make) -> None:
     """Its token is good in a URL alone, for reading alone, and no other token is good there."""
     client = make(JWT_KEY=KEY, API_TOKENS=static(), LINK_S=100)
-    link = signed(use="link", read=["/api/stream"], write=["*"])
+    link = signed(use="link", read=["/api/stream"], write=["*"], for_s=60)
     assert status(client, f"/api/stream?chunks=1&token={link}") == 200
     assert status(client, f"/api/sse?count=1&token={link}") == 403
     assert status(client, f"/api/transform?token={link}", method="POST") == 403

@@ -30,7 +30,7 @@ def static(**scopes: str) -> str:
     return ";".join([entry("admin", ADMIN, "*"), *(entry(name, name, *text.split()) for name, text in scopes.items())])
 
 
-def signed(sub: str = "ann", for_s: float = 60, key: str = KEY, alg: str = "HS256", **claims: Any) -> str:
+def signed(sub: str = "ann", for_s: float = 1800, key: str = KEY, alg: str = "HS256", **claims: Any) -> str:
     """A token that ``key`` signs by HS256, whatever ``alg`` it says."""
     head = {"typ": "JWT", "alg": alg}
     body = {"sub": sub, "exp": time.time() + for_s, **claims}
