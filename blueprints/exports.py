@@ -140,6 +140,7 @@ def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Respon
     receipt = None
     if resolution.status == 200 and request.method == "GET":
         receipt = _begun(asked, snapshot)
+        receipt.length = measures.length
         headers["Export-Receipt"] = f"/api/export/{receipt.id}"
     blocks = part(snapshot, asked.query, asked.format, measures, begin, end)
     framing: Framing = Text(asked.format.content_type)

@@ -349,7 +349,7 @@ def test_killing_the_greenlet_closes_the_connection(
     """GreenletExit reaches the server at once, before the status and in the middle; the process lives on for 3 s."""
     upstream.plays(*steps)
     began = time.monotonic()
-    done = patched(upstream, deadline_s=60, run_s=0.5, stay_s=3)
+    done = patched(upstream, deadline_s=60, run_s=3, stay_s=3)
     assert done.stdout.split() == [got, "False"], done.stderr
     assert upstream.left_at is not None
     assert time.monotonic() - upstream.left_at > 2.5
