@@ -198,7 +198,9 @@ def fan_out(bench: Bench) -> None:
         )
         fanout.warm(folder, port, "/events")
         for count, rounds, burst, stalled in PEER_CROWDS:
-            told = fanout.deliver(folder, port, worker, "/events", "/publish", count, rounds, burst, stalled)
+            told = fanout.deliver(
+                folder, port, worker, "/events", "/publish", count, rounds, burst, stalled, pipelined=False
+            )
             _told(bench, "queue per client", count, rounds, burst, stalled, told)
             time.sleep(3)  # a silent queue's client is noticed by nobody; what is left of them is freed meanwhile
     for count in (1000, 5000, 10_000):
@@ -291,11 +293,11 @@ def _figures(probe: Probe) -> tuple[str, str, str]:
 
 
 def _get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def _post(path: str, content_type: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -19,7 +19,7 @@ SECONDS = 3.0
 def answers_per_s(port: int, path: str, asked: str) -> float:
     """Ask for ``path`` again and again, with ``asked`` as its Range if it is not empty."""
     fields = f"Range: {asked}\r\n" if asked else ""
-    request = f"GET {path} HTTP/1.1\r\nHost: bench\r\n{fields}\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode()
     size = _size(port, request)
     buffer = memoryview(bytearray(2**18))
     poll = select.epoll()

@@ -114,7 +114,7 @@ def _company(report: Report, servers: dict[str, LiveServer | None]) -> None:
     for name, server in servers.items():
         if server is None:
             continue
-        request = b"GET /api/export/people.csv?limit=1000 HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+        request = b"GET /api/export/people.csv?limit=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         first = [first_byte_ms(server.port, request) for _ in range(FIRST_BYTES)]
         with Probe(server.port) as probe:
             processes = [curl(f"{server.url}/api/export/people.{_FORMATS[n % 2]}") for n in range(4)]

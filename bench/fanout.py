@@ -62,6 +62,7 @@ def deliver(
     rounds: int,
     burst: int = 1,
     stalled: int = 0,
+    pipelined: bool = True,
 ) -> Outcome:
     """Connect ``count`` subscribers of ``path``, then POST ``rounds`` bursts of events to ``publish``."""
     before = resident_bytes(pid)
@@ -75,7 +76,9 @@ def deliver(
     with socket.create_connection(("127.0.0.1", port), timeout=60) as publisher:
         publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number in range(rounds):
-            _publish(publisher, publish, range(number * burst, number * burst + burst))
+            numbers = range(number * burst, number * burst + burst)
+            for some in [numbers] if pipelined else [range(n, n + 1) for n in numbers]:
+                _publish(publisher, publish, some)
             time.sleep(0.02 * max(1, count / 1000))
     told = json.loads(client.stdout.read())
     client.wait()
@@ -101,7 +104,7 @@ def wake_ups(port: int, readers: int = 8, events: int = 500) -> list[float]:
     """Milliseconds from the publish to each of ``readers``, which two workers share, at 50 events a second."""
     times: list[float] = []
     connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(readers)]
-    request = b"GET /api/events?topic=wake&follow=1 HTTP/1.1\r\nHost: bench\r\n\r\n"
+    request = b"GET /api/events?topic=wake&follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     threads = [threading.Thread(target=_listen, args=(each, request, events, times)) for each in connections]
     for thread in threads:
         thread.start()
@@ -135,7 +138,7 @@ def _publish(connection: socket.socket, path: str, numbers: range) -> None:
     for number in numbers:
         body = b'{"n":%d,"t":%d}' % (number, time.monotonic_ns())
         requests.append(
-            b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
         )
     connection.sendall(b"".join(requests))
     answers = b""

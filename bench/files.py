@@ -116,7 +116,7 @@ def _until(arguments: list[str], probe: Probe, samples: int) -> None:
 
 def _seconds(port: int, path: str, asked: str) -> float:
     fields = f"Range: {asked}\r\n" if asked else ""
-    request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{fields}\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n".encode()
     buffer, received = memoryview(bytearray(MIB)), 0
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         began = time.perf_counter()
@@ -140,7 +140,7 @@ def _reader(port: int, path: str) -> Iterator[socket.socket]:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         connection.settimeout(60)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         yield connection
 
 

@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
     int poll = epoll_create1(0), started = 0;
     struct epoll_event ready[512];
     static char buffer[1 << 16], request[512];
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: bench\r\n\r\n", argv[2]);
+    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", argv[2]);
     for (int i = 0; i < n; i++) {
         /* One source address has some 28,000 ports. */
         struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};

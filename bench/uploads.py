@@ -95,7 +95,7 @@ def _slow_writers(report: Report, server: LiveServer) -> None:
     """Each sends 64 KiB ten times a second, for five seconds."""
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(WRITERS)]
     block, rounds = bytes(64 * 1024), 50
-    head = "POST /api/upload-progress HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    head = "POST /api/upload-progress HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
     with watched(server.pids()[0]) as growth, Probe(server.port) as probe:
         for client in clients:
             client.sendall((head % (rounds * len(block))).encode())
@@ -129,7 +129,9 @@ def _in_turn(ways: dict[str, Callable[[], float]], folders: list[Path]) -> dict[
 
 def _sent(port: int, request: str, file: Path, headers: str = "") -> float:
     """Seconds from the request's first byte to its answer. By sendfile(2): curl alone takes as long as a server."""
-    head = f"{request} HTTP/1.1\r\nHost: bench\r\n{headers}Connection: close\r\nContent-Length: {FILE_BYTES}\r\n\r\n"
+    head = (
+        f"{request} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\nContent-Length: {FILE_BYTES}\r\n\r\n"
+    )
     with file.open("rb") as source, socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
         began, offset = time.perf_counter(), 0
         connection.settimeout(None)
