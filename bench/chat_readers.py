@@ -49,8 +49,8 @@ def ask(port: int, path: str) -> Chat:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     asked_us = time.monotonic_ns() // 1000
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(_BODY)}\r\n\r\n"
-    connection.sendall(head.encode() + _BODY)
+    fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(_BODY)}"
+    connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + _BODY)
     return Chat(connection, asked_us)
 
 
