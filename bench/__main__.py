@@ -269,7 +269,7 @@ def _peer(bench: Bench) -> Iterator[int]:
     environ["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
     # Not in our own folder: gunicorn would take our gunicorn.conf.py.
-    command += ["--timeout", "300", "--worker-connections", "2000", "--graceful-timeout", "2"]
+    command += ["--timeout", "300", "--worker-connections", "6000", "--graceful-timeout", "2"]
     process = subprocess.Popen([*command, "bench.peer:app"], cwd=bench.server.folder, env=environ)
     try:
         eventually(lambda: _answers(port), 20)
