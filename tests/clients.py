@@ -63,7 +63,11 @@ class RawClient:
             # Before connect: the window's scale is agreed on in the handshake.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.settimeout(timeout_s)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.received = bytearray()
         self._parser: h11.Connection | None = None
         self.answer = Answer()

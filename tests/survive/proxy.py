@@ -88,6 +88,8 @@ class FaultProxy:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except ConnectionAbortedError:  # it went before its turn
+                continue
             except OSError:
                 return
             self._start(self._serve, client, Fate.draw(self._rng) if self._rng else None)
