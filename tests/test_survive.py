@@ -18,6 +18,7 @@ from tests.survive.streams import text
 from tests.survive.truth import Truth
 
 SECONDS = 30.0
+SEED = 100
 TRUTH = Truth([], b"", b"")
 
 
@@ -26,10 +27,10 @@ TRUTH = Truth([], b"", b"")
 @pytest.mark.may_leak(reason="clients that were given up have a thread until their deadline")
 @pytest.mark.parametrize("stores", STORES)
 def test_nothing_is_lost_or_doubled(stores: str) -> None:
-    """Half a minute of episodes; a failure says the seed that replays it."""
+    """Half a minute of episodes, the same ones each time; SURVIVE_SEED begins with others, 0 with any."""
     if not available(stores):
         pytest.skip("there is no Redis or no PostgreSQL for this machine")
-    seed = int(os.environ.get("SURVIVE_SEED", "0")) or random.randrange(1, 10**6)
+    seed = int(os.environ.get("SURVIVE_SEED", SEED)) or random.randrange(1, 10**6)
     told = survive(seed, 1000, SECONDS, [stores])
     assert told.episodes
 
