@@ -18,7 +18,14 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).resolve().parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+# A reload is a deploy: this file is read anew by the master, and what it has of our code is the old one.
+for _name, _module in tuple(sys.modules.items()):
+    _file = Path(getattr(_module, "__file__", None) or "/")
+    if _name != __name__ and _file.is_relative_to(ROOT) and "site-packages" not in _file.parts:
+        del sys.modules[_name]
 
 import processors  # noqa: E402
 import settings  # noqa: E402
@@ -70,6 +77,9 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
+    """Once, in the master, while the old workers still serve: the new ones are there the sooner."""
+    import app  # noqa: F401
+
     server.relief.reloaded()
 
 

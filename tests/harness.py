@@ -63,6 +63,7 @@ class LiveServer:
     """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables.
 
     ``tls``: what its clients trust, where ``env`` makes it speak TLS. ``application``: another than ``wsgi:app``.
+    ``code``: where the project is.
     """
 
     running: ClassVar[list[LiveServer]] = []
@@ -73,8 +74,10 @@ class LiveServer:
         env: Mapping[str, object] | None = None,
         tls: ssl.SSLContext | None = None,
         application: str = "wsgi:app",
+        code: Path = ROOT,
     ) -> None:
         self.folder = folder
+        self._code = code
         self._tls = tls
         self._application = application
         self.log_path = folder / "server.log"
@@ -122,7 +125,7 @@ class LiveServer:
             self._begin = log.tell()
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=self._code,
                 env=self._environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

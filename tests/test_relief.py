@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import processors
 import relief
 from streaming import memory
 from tests import redis_server
-from tests.harness import EventStream, LiveServer, RawClient, eventually
+from tests.harness import ROOT, EventStream, LiveServer, RawClient, eventually
 from tests.sockets import listens
 
 
@@ -109,6 +110,32 @@ def test_a_reload_ends_also_those_that_are_being_relieved(live_server: Callable[
         server.signal(signal.SIGHUP)
         assert text.read_to_end(30.0).end == "cut"
     eventually(lambda: len(server.pids()) == 1 and not set(both) & set(server.pids()), 30.0, "one new worker")
+
+
+@pytest.mark.slow
+def test_a_reload_serves_the_code_that_is_there(tmp_path: Path, sample_database: str) -> None:
+    """New code is put in the place of the old one, and SIGHUP: a view, and a module of the worker's own, are new."""
+    code = tmp_path / "code"
+    left_out = shutil.ignore_patterns(".*", "tests", "bench", "docs", "instance", "node_modules", "__pycache__")
+    shutil.copytree(ROOT, code, ignore=left_out)
+    server = LiveServer(tmp_path / "server", {"DATABASE_URL": sample_database, "WEB_CONCURRENCY": 2}, code=code)
+    try:
+        server.start()
+        before = server.pids()
+        assert server.get("/api/stream?chunks=1")[1] == b"Chunk 0\n"
+        for name, old, new in (
+            ("blueprints/text.py", "Chunk %d", "Piece %d"),
+            ("streaming/accounts.py", "msgspec.json.encode(account.line())", "b'a new line'"),
+        ):
+            text = (code / name).read_text()
+            assert old in text
+            (code / name).write_text(text.replace(old, new))
+        server.signal(signal.SIGHUP)
+        eventually(lambda: len(server.pids()) == 2 and not {*before} & {*server.pids()}, 30.0)
+        assert server.get("/api/stream?chunks=1")[1] == b"Piece 0\n"
+        server.wait_log("^a new line$")
+    finally:
+        server.stop()
 
 
 @pytest.mark.slow
