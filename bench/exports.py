@@ -4,7 +4,6 @@ Rules:
 - Whole processes in turn, A B A B, so that a machine that changes its speed changes all.
 - psql comes with the PostgreSQL of the tests, and writes into a pipe, as our server into a socket.
 - Datasette is installed into an environment of its own (requirements-bench.txt); where that fails, it is not measured.
-- ``python -m bench.exports`` runs this part alone and prints it.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from bench.load import Probe, curl, first_byte_ms, percentile, seconds, watched
+from bench.report import Report
 from settings import ROOT
 from stores.seed import users
 from tests.harness import LiveServer, eventually, free_port
@@ -33,12 +31,6 @@ RUNS = 3
 FIRST_BYTES = 20
 _COLUMNS = "id, name, email, created_at"
 _FORMATS = ("csv", "ndjson", "json")
-
-
-class Report(Protocol):
-    def say(self, *lines: str) -> None: ...
-    def table(self, title: str, *columns: str) -> None: ...
-    def row(self, *cells: object) -> None: ...
 
 
 def measure(report: Report, folder: Path) -> None:
@@ -57,21 +49,7 @@ def measure(report: Report, folder: Path) -> None:
 def _speed(
     report: Report, sqlite: LiveServer, elephant: LiveServer | None, postgres: PostgresServer | None, datasette: str
 ) -> None:
-    runners: dict[str, Callable[[], float]] = {}
-    workers: dict[str, int] = {}
-    for name, server in (("SQLite", sqlite), ("PostgreSQL", elephant)):
-        for format in _FORMATS if server else ():
-            assert server is not None
-            url = f"{server.url}/api/export/people.{format}"
-            runners[f"{name}, {format}"] = lambda url=url: seconds(url)
-            workers[f"{name}, {format}"] = server.pids()[0]
-        if server is not None:
-            url = f"{server.url}/api/export/people.csv"
-            for coding in ("zstd", "gzip"):
-                runners[f"{name}, csv, {coding}"] = lambda url=url, coding=coding: seconds(
-                    "-H", f"Accept-Encoding: {coding}", url
-                )
-                workers[f"{name}, csv, {coding}"] = server.pids()[0]
+    runners, workers = _runners(sqlite, elephant)
     if postgres is not None:
         runners["psql \\copy to a pipe"] = lambda: _psql(postgres)
     for run in runners.values():
@@ -97,6 +75,26 @@ def _speed(
             _ratio(times, "Datasette, streamed CSV", name),
             f"{grown[name]:.1f} MiB" if name in workers else "",
         )
+
+
+def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str, Callable[[], float]], dict[str, int]]:
+    """Return by name what exports everything once and takes so many seconds, and which worker does it."""
+    runners: dict[str, Callable[[], float]] = {}
+    workers: dict[str, int] = {}
+    for name, server in (("SQLite", sqlite), ("PostgreSQL", elephant)):
+        for format in _FORMATS if server else ():
+            assert server is not None
+            url = f"{server.url}/api/export/people.{format}"
+            runners[f"{name}, {format}"] = lambda url=url: seconds(url)
+            workers[f"{name}, {format}"] = server.pids()[0]
+        if server is not None:
+            url = f"{server.url}/api/export/people.csv"
+            for coding in ("zstd", "gzip"):
+                runners[f"{name}, csv, {coding}"] = lambda url=url, coding=coding: seconds(
+                    "-H", f"Accept-Encoding: {coding}", url
+                )
+                workers[f"{name}, csv, {coding}"] = server.pids()[0]
+    return runners, workers
 
 
 def _ratio(times: dict[str, list[float]], base: str, name: str) -> str:
@@ -211,19 +209,3 @@ def _datasette(folder: Path, database: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
-
-
-class _Printed:
-    def say(self, *lines: str) -> None:
-        print("\n".join(lines), flush=True)
-
-    def table(self, title: str, *columns: str) -> None:
-        self.say("", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|")
-
-    def row(self, *cells: object) -> None:
-        self.say("| " + " | ".join(map(str, cells)) + " |")
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        measure(_Printed(), Path(temporary))

@@ -31,7 +31,7 @@ TRANSFERS = (("GET of 1 GiB", "", 1.05), ("`bytes=1-`", "bytes=1-", 1.3), ("the 
 def downloads(bench: Any) -> None:
     """Add the tables to ``bench``, whose ``file`` is the 1 GiB file; see the rules above."""
     if PROGRAM is None:
-        bench.say("", "## Files beside nginx", "", "Not measured: nginx is not installed.")
+        bench.report.say("", "## Files beside nginx", "", "Not measured: nginx is not installed.")
         return
     folder = bench.server.folder / "beside-nginx"
     with _served(folder, bench.file) as server, _peer(folder, bench.file) as peer:
@@ -43,7 +43,7 @@ def downloads(bench: Any) -> None:
 
 
 def _transfers(bench: Any, ours: int, theirs: int, path: str) -> None:
-    bench.table(
+    bench.report.table(
         f"Files beside nginx (median of {PAIRS} pairs)",
         "asked for", "Perennial", "nginx", "ratio", "allowed", "another request's p99 beside ours", "allowed",
     )  # fmt: skip
@@ -55,7 +55,7 @@ def _transfers(bench: Any, ours: int, theirs: int, path: str) -> None:
         ratio = statistics.median(x / y for x, y in pairs)
         with Probe(ours, every_s=0.002) as probe:
             _until(["-r", asked.removeprefix("bytes=") or "0-", f"http://127.0.0.1:{ours}{path}"], probe, 200)
-        bench.row(
+        bench.report.row(
             name, f"{a * 1000:.1f} ms", f"{b * 1000:.1f} ms", f"**{ratio:.2f}**", f"{most:g}",
             f"**{probe.p99_ms:.1f} ms**", "10 ms",
         )  # fmt: skip
@@ -63,7 +63,7 @@ def _transfers(bench: Any, ours: int, theirs: int, path: str) -> None:
 
 def _ranges(bench: Any, ours: int, theirs: int, path: str) -> None:
     asked = f"bytes={MIB}-{MIB + RANGES - 1}"
-    bench.table(
+    bench.report.table(
         f"Ranges of 64 KiB, answers a second over eight connections (median of {PAIRS})",
         "Perennial", "an empty Flask view on the same worker", "ratio", "asked for", "nginx (or the client's bound)",
         "another request's p99 beside ours", "allowed",
@@ -74,7 +74,7 @@ def _ranges(bench: Any, ours: int, theirs: int, path: str) -> None:
     with Probe(ours, every_s=0.002) as probe:
         _answers(ours, path, asked)
     a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-    bench.row(
+    bench.report.row(
         f"{a:,.0f}", f"{b:,.0f}", f"**{ratio:.2f}**", "at least 0.8", f"{nginx_too:,.0f}", f"**{probe.p99_ms:.1f} ms**",
         "10 ms",
     )  # fmt: skip
@@ -82,7 +82,7 @@ def _ranges(bench: Any, ours: int, theirs: int, path: str) -> None:
 
 def _slow_readers(bench: Any, server: LiveServer, path: str) -> None:
     """Each takes some 64 KiB a second for five seconds, of 1 GiB that is there at once."""
-    bench.table(
+    bench.report.table(
         "Memory with slow readers", "readers", "growth of resident memory", "allowed", "a further request's p99"
     )
     with ExitStack() as stack:
@@ -93,7 +93,7 @@ def _slow_readers(bench: Any, server: LiveServer, path: str) -> None:
             for reader in readers:
                 reader.recv(6554)
             time.sleep(0.1)
-    bench.row(SLOW_READERS, f"**{growth.mib:.1f} MiB**", "16 MiB", f"{probe.p99_ms:.1f} ms")
+    bench.report.row(SLOW_READERS, f"**{growth.mib:.1f} MiB**", "16 MiB", f"{probe.p99_ms:.1f} ms")
 
 
 def _pairs(a: Callable[[], float], b: Callable[[], float]) -> Iterator[tuple[float, float]]:

@@ -1,13 +1,9 @@
-"""Transforms: how fast each codec is by itself, how fast the server moves a body, and what that costs others.
-
-``python -m bench.transforms`` prints a report of its own; ``report`` is for the whole bench.
-"""
+"""Transforms: how fast each codec is by itself, how fast the server moves a body, and what that costs others."""
 
 from __future__ import annotations
 
 import gzip
 import statistics
-import tempfile
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -18,7 +14,6 @@ from typing import Any
 from bench.load import MIB, Probe, first_byte_ms, seconds, watched
 from streaming.compression import zstd
 from streaming.pipeline import Limits, Pipeline
-from tests.harness import LiveServer
 
 PIECE_BYTES = 256 * 1024
 CODEC_BYTES = 16 * MIB
@@ -78,15 +73,17 @@ def codec(names: str, body: bytes) -> tuple[float, float]:
 
 
 def report(bench: Any, text: Path) -> None:
-    """Add the rows to ``bench``, which has ``server``, ``worker``, ``url``, ``table`` and ``row``; ``text``: 1 GiB."""
-    bench.table("Transforms: each codec by itself, CPU of one core", "transform", "fed with", "MB/s", "longest step")
+    """Add the rows to the report of ``bench``, the whole one; ``text``: 1 GiB."""
+    bench.report.table(
+        "Transforms: each codec by itself, CPU of one core", "transform", "fed with", "MB/s", "longest step"
+    )
     for (kind, names), body in bodies().items():
         speed, longest_ms = codec(names, body)
-        bench.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
+        bench.report.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
     columns = ("transform", "MB/s (median)", "asked for", "memory", "another request's p99", "its max")
-    bench.table(f"Transforms: {text.stat().st_size // MIB} MiB of ASCII sent and read back by curl", *columns)
+    bench.report.table(f"Transforms: {text.stat().st_size // MIB} MiB of ASCII sent and read back by curl", *columns)
     for names, wanted in (("upper", "≥ 400"), ("lower", ""), ("gzip", ""), ("zstd", ""), ("gzip,gunzip,upper", "")):
-        bench.row(f"`{names}`", *_moved(bench, names, text, wanted))
+        bench.report.row(f"`{names}`", *_moved(bench, names, text, wanted))
     _first_bytes(bench)
 
 
@@ -105,50 +102,11 @@ def _moved(bench: Any, names: str, text: Path, wanted: str) -> Iterator[str]:
 
 def _first_bytes(bench: Any) -> None:
     """The request has not ended when its answer begins: a first chunk is sent, and no last one."""
-    bench.table(
+    bench.report.table(
         f"Transforms: first byte back, {FIRST_BYTES} new connections", "transform", "median", "max", "asked for"
     )
     for names in ("upper", "gzip", "zstd", "lines"):
         head = f"POST /api/transform?to={names} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         request = head.encode() + b"6\r\nriver\n\r\n"
         times = [first_byte_ms(bench.server.port, request) for _ in range(FIRST_BYTES)]
-        bench.row(f"`{names}`", f"**{statistics.median(times):.1f} ms**", f"{max(times):.1f} ms", "< 10 ms")
-
-
-class _Alone:
-    """What ``report`` asks of the whole bench, with a server of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.server = LiveServer(folder / "server", {"LOG_LEVEL": "WARNING"})
-        self.server.start()
-
-    @property
-    def worker(self) -> int:
-        return self.server.pids()[0]
-
-    def url(self, path: str) -> str:
-        return self.server.url + path
-
-    def table(self, title: str, *columns: str) -> None:
-        print(f"\n## {title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
-
-    def row(self, *cells: object) -> None:
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        text = folder / "gigabyte.txt"
-        with text.open("wb") as out:
-            for _ in range(1024):
-                out.write((_FOX * 23302)[:MIB])
-        alone = _Alone(folder)
-        try:
-            report(alone, text)
-        finally:
-            alone.server.stop()
-
-
-if __name__ == "__main__":
-    main()
+        bench.report.row(f"`{names}`", f"**{statistics.median(times):.1f} ms**", f"{max(times):.1f} ms", "< 10 ms")

@@ -1,4 +1,4 @@
-"""Uploads beside nginx's dav PUT and tus's own server on Node; ``python -m bench.uploads`` measures them alone.
+"""Uploads beside nginx's dav PUT and tus's own server on Node.
 
 Rules:
 - Whole transfers in turn, A B C A B C, into folders of one disk; a file that was measured is deleted at once.
@@ -13,15 +13,14 @@ import shutil
 import socket
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from bench.load import MIB, Probe, watched
+from bench.report import Report
 from tests.harness import LiveServer, eventually, free_port
 
 FILE_BYTES = 2**30
@@ -29,14 +28,6 @@ RUNS = 5
 WRITERS = 50
 TUS_SERVER = Path(__file__).resolve().parent / "tus_server"
 _PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
-
-
-class Report(Protocol):
-    def say(self, *lines: str) -> None: ...
-
-    def table(self, title: str, *columns: str) -> None: ...
-
-    def row(self, *cells: object) -> None: ...
 
 
 def uploads(report: Report, folder: Path) -> None:
@@ -235,19 +226,3 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-class _Printed:
-    def say(self, *lines: str) -> None:
-        print("\n".join(lines), flush=True)
-
-    def table(self, title: str, *columns: str) -> None:
-        self.say("", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|")
-
-    def row(self, *cells: object) -> None:
-        self.say("| " + " | ".join(map(str, cells)) + " |")
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        uploads(_Printed(), Path(name))
