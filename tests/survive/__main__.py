@@ -72,7 +72,7 @@ def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
     storm_s = rng.uniform(*STORM_S)
     deadline = time.monotonic() + storm_s + PATIENCE_S
     callers = [
-        Caller(stage.proxy.port, f"{kind}-{seed}-{n}", random.Random(rng.random()), deadline)
+        Caller(stage.proxy.port, f"{kind}-{seed}-{n}", random.Random(rng.random()), deadline, model == "whole")
         for n, kind in enumerate(chosen)
     ]
     findings: list[str] = []

@@ -25,13 +25,17 @@ class Finding(AssertionError):
 
 
 class Caller:
-    """``name``: one of its own in this run. ``deadline``: time.monotonic. ``connections``: how many it needed."""
+    """``name``: one of its own in this run. ``deadline``: time.monotonic. ``connections``: how many it needed.
 
-    def __init__(self, port: int, name: str, rng: random.Random, deadline: float) -> None:
+    ``finishes``: whether the model comes to its end, so that an answer may.
+    """
+
+    def __init__(self, port: int, name: str, rng: random.Random, deadline: float, finishes: bool = True) -> None:
         self.port = port
         self.name = name
         self.rng = rng
         self.deadline = deadline
+        self.finishes = finishes
         self.connections = 0
 
     def ask(

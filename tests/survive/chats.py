@@ -49,9 +49,18 @@ def _chat(caller: Caller, truth: Truth, protocol: str) -> None:
         caller.passing(answer, 200, 401, 500)
         if answer.status == 200 and _judged(caller, answer, protocol, truth):
             return
-        # A run of which nothing was acknowledged may be gone with its worker: 204, and asked for again it would begin.
-        if answer.status in (204, 500, 502, 504):
+        if answer.status == 204:
+            raise Finding(f"{caller.name}: its answer had begun, and there is none")
+        if answer.status in (500, 502, 504):
             return
+        if protocol == "text" and _failed(caller, truth):
+            return
+
+
+def _failed(caller: Caller, truth: Truth) -> bool:
+    """Whether another encoding tells of a failure: text has no word for one, and is cut."""
+    answer = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol=ui")
+    return answer.status == 200 and _judged(caller, answer, "ui", truth) and _ui(bytes(answer.body))[2]
 
 
 def _judged(caller: Caller, answer: Answer, protocol: str, truth: Truth) -> bool:
@@ -61,15 +70,15 @@ def _judged(caller: Caller, answer: Answer, protocol: str, truth: Truth) -> bool
     prefix(caller.name, said.encode(), expected.encode())
     if finished and failed:
         raise Finding(f"{caller.name}: both finished and failed: {answer}")
+    if (finished or (protocol == "text" and answer.end == "clean")) and not caller.finishes:
+        raise Finding(f"{caller.name}: an end as if whole, of a model that failed: {answer}")
     if finished and answer.end == "clean":
         same(caller.name, said.encode(), expected.encode())
         return True
     if protocol == "text":
-        # Its only word for a failure is a cut: whoever is cut by the server again and again has been told.
         if answer.end == "clean":
             same(caller.name, said.encode(), expected.encode())
-            return True
-        return caller.connections > 12
+        return answer.end == "clean"
     if answer.end == "clean" and not failed:
         raise Finding(f"{caller.name}: a clean end without finish or error: {answer}")
     return failed

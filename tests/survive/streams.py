@@ -92,7 +92,7 @@ def safe(caller: Caller, truth: Truth) -> None:
 
 def download(caller: Caller, truth: Truth) -> None:
     """A file, as ``curl -C -`` and ``wget -c`` get it."""
-    _by_range(caller, "/api/download/survive.bin", truth.file)
+    same(caller.name, _by_range(caller, "/api/download/survive.bin"), truth.file)
 
 
 def video(caller: Caller, truth: Truth) -> None:
@@ -103,10 +103,11 @@ def video(caller: Caller, truth: Truth) -> None:
         last = min(size - 1, first + int(10 ** caller.rng.uniform(2, 6)))
         answer = caller.insist("GET", "/api/video/survive", (("Range", f"bytes={first}-{last}"),), done=(206,))
         same(caller.name, bytes(answer.body), truth.video[first : last + 1])
-    _by_range(caller, "/api/video/survive", truth.video)
+    same(caller.name, _by_range(caller, "/api/video/survive"), truth.video)
 
 
-def _by_range(caller: Caller, target: str, expected: bytes) -> None:
+def _by_range(caller: Caller, target: str) -> bytes:
+    """Return what is there, asked for again from where it stopped until an end is clean."""
     got, tag = b"", ""
     while True:
         going_on = (("Range", f"bytes={len(got)}-"), ("If-Range", tag)) if got else ()
@@ -114,12 +115,11 @@ def _by_range(caller: Caller, target: str, expected: bytes) -> None:
         caller.passing(answer, 200, 206)
         if answer.status in (200, 206):
             if answer.status == 200 and got:
-                raise Finding(f"{caller.name}: the file was not changed, and its range not given: {answer}")
+                raise Finding(f"{caller.name}: nothing has changed, and the range was not given: {answer}")
             got, tag = got + bytes(answer.body), answer.header("etag") or tag
             if answer.end == "clean":
-                break
+                return got
         caller.later()
-    same(caller.name, got, expected)
 
 
 def export(caller: Caller, truth: Truth) -> None:
@@ -135,18 +135,7 @@ def export_by_range(caller: Caller, truth: Truth) -> None:
     """The same with its length, continued by ranges straight from the database."""
     limit = caller.rng.randint(100, ROWS)
     target = f"/api/export/users.csv?columns={','.join(COLUMNS)}&limit={limit}&length=exact"
-    got, tag = b"", ""
-    while True:
-        answer = caller.ask("GET", target, (("Range", f"bytes={len(got)}-"), ("If-Range", tag)) if got else ())
-        caller.passing(answer, 200, 206)
-        if answer.status in (200, 206):
-            if answer.status == 200 and got:
-                raise Finding(f"{caller.name}: nothing has changed, and the range was not given: {answer}")
-            got, tag = got + bytes(answer.body), answer.header("etag") or tag
-            if answer.end == "clean":
-                break
-        caller.later()
-    if records(got) != [list(COLUMNS), *truth.csv(0, limit)]:
+    if records(_by_range(caller, target)) != [list(COLUMNS), *truth.csv(0, limit)]:
         raise Finding(f"{caller.name}: not the rows of the table")
 
 
