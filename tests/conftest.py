@@ -12,7 +12,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gevent
 import hypothesis
@@ -154,17 +156,35 @@ def settings(tmp_path: Path, sample_database: str) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """The whole application in this process."""
+def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
+    """Make the whole application in this process, with the settings given: ``make_app(RATE_LIMIT=…)``."""
     from app import create_app
 
-    app = create_app(settings)
+    apps: list[Flask] = []
+
+    def make_app(**changes: Any) -> Flask:
+        apps.append(create_app(replace(settings, **changes)))
+        return apps[-1]
+
+    yield make_app
+    for app in apps:
+        for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
+            store.dispose()
+            # What is disposed of is not kept until the process ends.
+            atexit.unregister(store.dispose)
+
+
+@pytest.fixture
+def make_client(make_app: Callable[..., Flask]) -> Callable[..., FlaskClient]:
+    """Make a client of such an application."""
+    return lambda **changes: make_app(**changes).test_client()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    app = make_app()
     app.testing = True
-    yield app
-    for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
-        store.dispose()
-        # What is disposed of is not kept until the process ends.
-        atexit.unregister(store.dispose)
+    return app
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,9 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from settings import Settings
 from streaming.errors import Unauthorized
 from streaming.key_sets import KeySet
 from streaming.needs import OPEN
@@ -29,24 +25,6 @@ from streaming.signed_tokens import SignedTokens
 from tests.tokens import ADMIN, KEY, bearer, encoded, signed, static
 
 Make = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def make(settings: Settings) -> Iterator[Make]:
-    """A client of an application with other settings: ``make(API_TOKENS=…)``."""
-    from app import create_app
-
-    apps: list[Flask] = []
-
-    def make(**changes: Any) -> FlaskClient:
-        apps.append(create_app(replace(settings, **changes)))
-        return apps[-1].test_client()
-
-    yield make
-    for app in apps:
-        for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
-            store.dispose()
-            atexit.unregister(store.dispose)
 
 
 def status(client: FlaskClient, path: str, token: str = "", method: str = "GET", **more: Any) -> int:
@@ -69,9 +47,9 @@ NO_GRANT = {
 OWN = {"uploads.upload_progress_events"}
 
 
-def test_every_route_asks_for_a_token_and_for_a_grant(make: Make) -> None:
+def test_every_route_asks_for_a_token_and_for_a_grant(make_client: Make) -> None:
     """No route is forgotten, also none that is added later: 401 without a token, 403 with one that grants it not."""
-    client = make(API_TOKENS=static(ann="read:/nothing write:/nothing"))
+    client = make_client(API_TOKENS=static(ann="read:/nothing write:/nothing"))
     missed = []
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<[^>]*>", "x.csv", rule.rule)
@@ -119,10 +97,10 @@ def test_every_route_asks_for_a_token_and_for_a_grant(make: Make) -> None:
         ("GET /metrics", "read:/metrics"),
     ],
 )
-def test_what_a_route_needs(make: Make, request_line: str, scope: str) -> None:
+def test_what_a_route_needs(make_client: Make, request_line: str, scope: str) -> None:
     """With exactly this grant the request is let in; with the same of the other action, and of the rest, it is not."""
     other = scope.replace("read:", "write:") if scope.startswith("read:") else scope.replace("write:", "read:")
-    client = make(API_TOKENS=static(ann=scope, bob=f"{other} read:/x write:/x"))
+    client = make_client(API_TOKENS=static(ann=scope, bob=f"{other} read:/x write:/x"))
     (client.application.extensions["settings"].FILES_DIR / "a.txt").write_text("a")
     (client.application.extensions["settings"].FILES_DIR / "videos" / "v.mp4").write_text("v")
     method, _, path = request_line.partition(" ")
@@ -138,18 +116,18 @@ def test_what_a_route_needs(make: Make, request_line: str, scope: str) -> None:
         )
 
 
-def test_the_thousandth_topic_is_looked_at_too(make: Make) -> None:
+def test_the_thousandth_topic_is_looked_at_too(make_client: Make) -> None:
     """A forbidden topic does not slip in behind many allowed ones, in a list or in repeated parameters."""
-    client = make(API_TOKENS=static(ann="read:/topics/a"))
+    client = make_client(API_TOKENS=static(ann="read:/topics/a"))
     assert status(client, "/api/events?topic=a,a", "ann") == 200
     assert status(client, "/api/events?topic=" + "a," * 500 + "secret", "ann") == 403
     assert status(client, "/api/events?" + "topic=a&" * 100 + "topic=secret", "ann") == 403
     assert status(client, "/api/stream-json?table=users&table=users", "ann") == 403
 
 
-def test_a_fork_is_a_read_of_its_source(make: Make) -> None:
+def test_a_fork_is_a_read_of_its_source(make_client: Make) -> None:
     """Nobody reads a stream by forking it (Durable Streams, 4.2)."""
-    client = make(API_TOKENS=static(ann="write:/v1/stream/mine/* read:/v1/stream/mine/*"))
+    client = make_client(API_TOKENS=static(ann="write:/v1/stream/mine/* read:/v1/stream/mine/*"))
     assert status(client, "/v1/stream/secret", ADMIN, "PUT", data=b"x") == 201
     for source in ("secret", "notifications/default", "%73ecret"):
         headers = bearer("ann") | {"Stream-Forked-From": f"/v1/stream/{source}"}
@@ -160,27 +138,27 @@ def test_a_fork_is_a_read_of_its_source(make: Make) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/download/%2e%2e/x", "/api/download/public/..%2fa.txt", "/api/download/public//a.txt"]
 )
-def test_no_way_around_a_files_pattern(make: Make, path: str) -> None:
+def test_no_way_around_a_files_pattern(make_client: Make, path: str) -> None:
     """Dots and doubled slashes are below no pattern."""
-    client = make(API_TOKENS=static(ann="read:/files/public/*"))
+    client = make_client(API_TOKENS=static(ann="read:/files/public/*"))
     assert status(client, path, "ann") in (403, 404)
 
 
 # Tokens
 
 
-def test_who_brings_nothing_is_told_how_and_nothing_more(make: Make) -> None:
+def test_who_brings_nothing_is_told_how_and_nothing_more(make_client: Make) -> None:
     """RFC 6750, 3 and 3.1: a bare challenge, without an error code."""
-    client = make(API_TOKENS=static())
+    client = make_client(API_TOKENS=static())
     assert challenge(client.get("/api/stream")) == 'Bearer realm="perennial"'
 
 
 @pytest.mark.parametrize(
     "header", ["Bearer nobody", "bearer", "Basic YWRtaW46YWRtaW4=", "Bearer a.b.c", "Bearer ..", "Bearer \xff", "x"]
 )
-def test_a_token_that_is_not_known(make: Make, header: str) -> None:
+def test_a_token_that_is_not_known(make_client: Make, header: str) -> None:
     """401 invalid_token, whatever it looks like."""
-    client = make(API_TOKENS=static(), JWT_KEY=KEY)
+    client = make_client(API_TOKENS=static(), JWT_KEY=KEY)
     assert 'error="invalid_token"' in challenge(client.get("/api/stream", headers={"Authorization": header}))
 
 
@@ -206,9 +184,9 @@ def test_a_token_that_is_not_known(make: Make, header: str) -> None:
         (".".join((encoded(b'{"alg":"none"}'), encoded(b'{"sub":"x","exp":9999999999}'), "")), "not valid"),
     ],
 )
-def test_a_signed_token_with_a_flaw_is_refused(make: Make, token: str, words: str) -> None:
+def test_a_signed_token_with_a_flaw_is_refused(make_client: Make, token: str, words: str) -> None:
     """The key's algorithm alone, a real end, a subject, claims that can be read (RFC 8725, 3)."""
-    answer = make(JWT_KEY=KEY).get("/api/stream?chunks=1", headers=bearer(token))
+    answer = make_client(JWT_KEY=KEY).get("/api/stream?chunks=1", headers=bearer(token))
     assert answer.status_code == 401
     assert re.search(words, answer.json["detail"])
     assert token not in answer.text
@@ -224,16 +202,16 @@ def test_a_signed_token_with_a_flaw_is_refused(make: Make, token: str, words: st
         {"scope": ["read:/api/*"]},
     ],
 )
-def test_claims_grant_by_read_write_and_scope(make: Make, claims: dict[str, Any]) -> None:
+def test_claims_grant_by_read_write_and_scope(make_client: Make, claims: dict[str, Any]) -> None:
     """Lists or words; in ``scope`` other applications' words are passed over."""
-    client = make(JWT_KEY=KEY)
+    client = make_client(JWT_KEY=KEY)
     assert status(client, "/api/stream?chunks=1", signed(**claims)) == 200
     assert status(client, "/api/transform", signed(**claims), "POST") == 403
 
 
-def test_audience_and_issuer_are_compared_where_they_are_set(make: Make) -> None:
+def test_audience_and_issuer_are_compared_where_they_are_set(make_client: Make) -> None:
     """Both must be right; one that is missing is wrong."""
-    client = make(JWT_KEY=KEY, JWT_AUDIENCE="perennial", JWT_ISSUER="https://id.example")
+    client = make_client(JWT_KEY=KEY, JWT_AUDIENCE="perennial", JWT_ISSUER="https://id.example")
     right: dict[str, Any] = {"aud": ["other", "perennial"], "iss": "https://id.example", "read": ["*"]}
     assert status(client, "/api/stream?chunks=1", signed(**right)) == 200
     for wrong in ({"aud": "other"}, {"aud": None}, {"iss": "https://evil.example"}, {"iss": None}):
@@ -241,14 +219,14 @@ def test_audience_and_issuer_are_compared_where_they_are_set(make: Make) -> None
 
 
 @pytest.mark.parametrize("kind", ["RS256", "ES256"])
-def test_a_key_set_in_a_file_signs(make: Make, tmp_path: Path, kind: str) -> None:
+def test_a_key_set_in_a_file_signs(make_client: Make, tmp_path: Path, kind: str) -> None:
     """A token of a key of the set is good; of another key, or of the public key taken for an HMAC's, it is not."""
     key: Any = rsa.generate_private_key(65537, 2048) if kind == "RS256" else ec.generate_private_key(ec.SECP256R1())
     algorithm = jwt.get_algorithm_by_name(kind)
     public = {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": "k1", "use": "sig"}
     shared = {"kty": "oct", "k": encoded(KEY.encode()), "kid": "k2", "alg": "HS256"}
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [{"kty": "??"}, shared, public]}))
-    client = make(JWT_JWKS=str(tmp_path / "keys.json"))
+    client = make_client(JWT_JWKS=str(tmp_path / "keys.json"))
     claims = {"sub": "ann", "exp": time.time() + 60, "read": ["*"]}
     right = jwt.encode(claims, key, kind, headers={"kid": "k1"})
     assert status(client, "/api/stream?chunks=1", right) == 200
@@ -258,13 +236,13 @@ def test_a_key_set_in_a_file_signs(make: Make, tmp_path: Path, kind: str) -> Non
     assert status(client, "/api/stream?chunks=1", signed(key=json.dumps(public), read=["*"])) == 401
 
 
-def test_a_key_set_that_cannot_be_had_is_a_503(make: Make, tmp_path: Path) -> None:
+def test_a_key_set_that_cannot_be_had_is_a_503(make_client: Make, tmp_path: Path) -> None:
     """Nobody is let in, and nobody is told that his token is wrong."""
     head = encoded(b'{"alg":"RS256"}')
-    assert status(make(JWT_JWKS=str(tmp_path / "none")), "/api/stream", f"{head}.{head}.{head}") == 503
+    assert status(make_client(JWT_JWKS=str(tmp_path / "none")), "/api/stream", f"{head}.{head}.{head}") == 503
 
 
-def test_settings_that_cannot_be_stop_the_start(make: Make) -> None:
+def test_settings_that_cannot_be_stop_the_start(make_client: Make) -> None:
     """A short key, an unreadable API_TOKENS, and everybody beside somebody: one sentence that names the setting."""
     for changes, name in (
         ({"JWT_KEY": "short"}, "JWT_KEY"),
@@ -272,7 +250,7 @@ def test_settings_that_cannot_be_stop_the_start(make: Make) -> None:
         ({"API_TOKENS": static(), "ALLOW_ANONYMOUS": "1"}, "ALLOW_ANONYMOUS"),
     ):
         with pytest.raises(SystemExit, match=name):
-            make(**changes)
+            make_client(**changes)
 
 
 def test_a_key_set_behind_a_url_is_fetched_once_and_anew_for_a_new_key() -> None:
@@ -334,9 +312,9 @@ def issuing(keys: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
 # Links and cookies
 
 
-def test_a_link_reads_what_it_was_signed_for(make: Make) -> None:
+def test_a_link_reads_what_it_was_signed_for(make_client: Make) -> None:
     """Its token is good in a URL alone, for reading alone, and no other token is good there."""
-    client = make(JWT_KEY=KEY, API_TOKENS=static(), LINK_S=100)
+    client = make_client(JWT_KEY=KEY, API_TOKENS=static(), LINK_S=100)
     link = signed(use="link", read=["/api/stream"], write=["*"], for_s=60)
     assert status(client, f"/api/stream?chunks=1&token={link}") == 200
     assert status(client, f"/api/sse?count=1&token={link}") == 403
@@ -346,17 +324,17 @@ def test_a_link_reads_what_it_was_signed_for(make: Make) -> None:
     assert status(client, f"/api/stream?chunks=1&token={signed(use='link', read=['*'], for_s=200)}") == 401
 
 
-def test_a_links_answer_tells_no_other_server_where_it_was(make: Make) -> None:
+def test_a_links_answer_tells_no_other_server_where_it_was(make_client: Make) -> None:
     """Referrer-Policy: no-referrer, beside the answer's own headers."""
-    client = make(JWT_KEY=KEY)
+    client = make_client(JWT_KEY=KEY)
     link = signed(use="link", read=["*"])
     with client.get(f"/api/stream?chunks=1&token={link}") as answer:
         assert answer.headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_login_gives_a_cookie_that_other_pages_cannot_use(make: Make) -> None:
+def test_login_gives_a_cookie_that_other_pages_cannot_use(make_client: Make) -> None:
     """HttpOnly and SameSite; Secure and __Host- over TLS; plain only on this machine; logout takes it back."""
-    client = make(API_TOKENS=static(ann="read:/api/stream"))
+    client = make_client(API_TOKENS=static(ann="read:/api/stream"))
     with client.post("/api/login", json={"token": "ann"}) as answer:
         assert answer.json == {"caller": "token:ann", "ends_at": None, "read": ["/api/stream"], "write": []}
         assert answer.headers["Set-Cookie"] == "perennial=ann; HttpOnly; Path=/; SameSite=Lax"
@@ -371,16 +349,16 @@ def test_login_gives_a_cookie_that_other_pages_cannot_use(make: Make) -> None:
     assert status(client, "/api/login", "nobody", "POST") == 401
 
 
-def test_a_cookie_of_plain_http_is_none_over_tls(make: Make) -> None:
+def test_a_cookie_of_plain_http_is_none_over_tls(make_client: Make) -> None:
     """Who can write into plain http cannot log a browser in as somebody else over TLS."""
-    client = make(API_TOKENS=static())
+    client = make_client(API_TOKENS=static())
     with client.get("/api/stream", headers={"Cookie": f"perennial={ADMIN}"}, base_url="https://x.example") as answer:
         assert answer.status_code == 401
 
 
-def test_a_page_asks_for_the_token_itself(make: Make) -> None:
+def test_a_page_asks_for_the_token_itself(make_client: Make) -> None:
     """401 with a form; the form leads back, and never to another server (CWE-601)."""
-    client = make(API_TOKENS=static(ann="read:/files/*"))
+    client = make_client(API_TOKENS=static(ann="read:/files/*"))
     with client.get("/files?after=a") as answer:
         assert (answer.status_code, answer.mimetype) == (401, "text/html")
         assert 'name="next" value="/files?after=a"' in answer.text
@@ -400,9 +378,9 @@ def test_a_page_asks_for_the_token_itself(make: Make) -> None:
     assert status(client, "/files") == 200
 
 
-def test_a_login_from_another_page_is_refused(make: Make) -> None:
+def test_a_login_from_another_page_is_refused(make_client: Make) -> None:
     """Nobody is logged in as somebody else without knowing (login CSRF)."""
-    client = make(API_TOKENS=static())
+    client = make_client(API_TOKENS=static())
     headers = {"Sec-Fetch-Site": "cross-site"}
     with client.post("/api/login", json={"token": ADMIN}, headers=headers) as answer:
         assert answer.status_code == 403
@@ -411,10 +389,10 @@ def test_a_login_from_another_page_is_refused(make: Make) -> None:
 # Whose it is
 
 
-def test_a_chat_is_its_callers_own(make: Make) -> None:
+def test_a_chat_is_its_callers_own(make_client: Make) -> None:
     """Another caller with the same rights finds no chat of this name, no run of this id, and stops nothing."""
     scope = "write:/api/chat read:/api/chat read:/v1/stream/*"
-    client = make(API_TOKENS=static(ann=scope, bob=scope), CHAT_HEADERS_S=5.0)
+    client = make_client(API_TOKENS=static(ann=scope, bob=scope), CHAT_HEADERS_S=5.0)
     body = {"id": "c", "messages": [{"role": "user", "content": "Hello"}]}
     with client.post("/api/chat", json=body, headers=bearer("ann")) as answer:
         run, place = answer.headers["X-Run-Id"], answer.headers["Location"]
@@ -427,10 +405,10 @@ def test_a_chat_is_its_callers_own(make: Make) -> None:
     assert [status(client, place, name) for name in ("ann", "bob", ADMIN)] == [200, 403, 200]
 
 
-def test_an_upload_is_its_callers_own(make: Make) -> None:
+def test_an_upload_is_its_callers_own(make_client: Make) -> None:
     """Another caller may not see, continue, delete or use as a part what somebody uploads (tus 1.0)."""
     scope = "write:/files/uploads/*"
-    client = make(API_TOKENS=static(ann=scope, bob=scope))
+    client = make_client(API_TOKENS=static(ann=scope, bob=scope))
     tus = {"Tus-Resumable": "1.0.0"}
     partial = {"Upload-Length": "4", "Upload-Concat": "partial"}
     with client.post("/api/uploads", headers=bearer("ann") | tus | partial) as answer:
@@ -446,10 +424,10 @@ def test_an_upload_is_its_callers_own(make: Make) -> None:
     assert client.post("/api/uploads", headers=bearer("ann") | final).status_code == 201
 
 
-def test_names_that_two_callers_choose_are_two_things(make: Make) -> None:
+def test_names_that_two_callers_choose_are_two_things(make_client: Make) -> None:
     """The id of an upload's progress and of a receipt: nobody takes another's, or watches it."""
     scope = "write:/files/uploads/* read:/tables/users"
-    client = make(API_TOKENS=static(ann=scope, bob=scope))
+    client = make_client(API_TOKENS=static(ann=scope, bob=scope))
     for name in ("ann", "bob"):
         path = f"/api/upload-progress?id=same&filename={name}"
         assert status(client, path, name, "POST", data=b"x") == 201
@@ -460,9 +438,9 @@ def test_names_that_two_callers_choose_are_two_things(make: Make) -> None:
     assert [status(client, "/api/export/r", name) for name in ("ann", "bob")] == [200, 404]
 
 
-def test_a_list_of_streams_shows_what_may_be_read(make: Make) -> None:
+def test_a_list_of_streams_shows_what_may_be_read(make_client: Make) -> None:
     """Nobody learns the names of others' streams, chats and uploads from a list, or how they stand from a page."""
-    client = make(API_TOKENS=static(ann="read:/v1/stream/*", bob="read:/v1/stream/mine/*"))
+    client = make_client(API_TOKENS=static(ann="read:/v1/stream/*", bob="read:/v1/stream/mine/*"))
     for path in ("mine/a", "other/b"):
         assert status(client, f"/v1/stream/{path}", ADMIN, "PUT") == 201
     assert status(client, "/api/upload-progress?id=u&filename=f", ADMIN, "POST", data=b"x") == 201
@@ -481,10 +459,10 @@ def test_a_list_of_streams_shows_what_may_be_read(make: Make) -> None:
     assert status(client, "/streams?prefix=mine/&path=mine/a", "bob") == 200
 
 
-def test_a_durable_run_is_its_callers_own(make: Make) -> None:
+def test_a_durable_run_is_its_callers_own(make_client: Make) -> None:
     """Its Location is good for who asked for it."""
     scope = "read:/api/stream read:/v1/stream/*"
-    client = make(API_TOKENS=static(ann=scope, bob=scope))
+    client = make_client(API_TOKENS=static(ann=scope, bob=scope))
     with client.get("/api/stream?chunks=2&interval=0&durable=1", headers=bearer("ann")) as answer:
         place = answer.headers["Location"]
         assert answer.data
@@ -494,16 +472,16 @@ def test_a_durable_run_is_its_callers_own(make: Make) -> None:
 # Other pages
 
 
-def test_a_name_that_is_not_the_servers_is_refused(make: Make) -> None:
+def test_a_name_that_is_not_the_servers_is_refused(make_client: Make) -> None:
     """On loopback a page of another name cannot be of one origin with this server (DNS rebinding)."""
-    open_client = make()
+    open_client = make_client()
     assert status(open_client, "/api/stream?chunks=1", base_url="http://evil.example:8000") == 421
     assert status(open_client, "/api/stream?chunks=1", base_url="http://127.0.0.1:8000") == 200
     assert status(open_client, "/healthz", base_url="http://10.0.0.1") == 200
-    named = make(TRUSTED_HOSTS="perennial.example, .internal.example")
+    named = make_client(TRUSTED_HOSTS="perennial.example, .internal.example")
     assert status(named, "/api/stream?chunks=1", base_url="http://perennial.example") == 200
     assert status(named, "/api/stream?chunks=1", base_url="http://localhost") == 421
-    everybody = make(ALLOW_ANONYMOUS="1")
+    everybody = make_client(ALLOW_ANONYMOUS="1")
     assert status(everybody, "/api/stream?chunks=1", base_url="http://any.example") == 200
 
 
@@ -519,9 +497,9 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_page_of_another_origin_writes_nothing(make: Make, method: str, path: str) -> None:
+def test_a_page_of_another_origin_writes_nothing(make_client: Make, method: str, path: str) -> None:
     """With no token needed and with a cookie that comes by itself (CSRF, CWE-352); a terminal is no page."""
-    client = make()
+    client = make_client()
     for headers in (
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -533,9 +511,9 @@ def test_a_page_of_another_origin_writes_nothing(make: Make, method: str, path: 
     assert status(client, path, method=method, data=b"x") != 403
 
 
-def test_origins_of_the_list_may_and_see_what_they_need(make: Make) -> None:
+def test_origins_of_the_list_may_and_see_what_they_need(make_client: Make) -> None:
     """CORS: a preflight, the answer's own headers, and nothing for others (Fetch Standard, 3.3)."""
-    client = make(CORS_ORIGINS="https://app.example")
+    client = make_client(CORS_ORIGINS="https://app.example")
     ask = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
     preflight = ask | {
         "Access-Control-Request-Method": "PATCH",
@@ -565,9 +543,9 @@ def test_origins_of_the_list_may_and_see_what_they_need(make: Make) -> None:
     assert "Access-Control-Allow-Origin" not in client.get("/api/stream?chunks=1", headers=evil).headers
 
 
-def test_every_origin_is_none_for_a_cookie(make: Make) -> None:
+def test_every_origin_is_none_for_a_cookie(make_client: Make) -> None:
     """With CORS_ORIGINS=* a page needs a token of its own: what comes by itself does not count."""
-    client = make(CORS_ORIGINS="*", API_TOKENS=static())
+    client = make_client(CORS_ORIGINS="*", API_TOKENS=static())
     headers = {"Origin": "https://app.example", "Sec-Fetch-Site": "same-site"}
     assert status(client, "/api/login", ADMIN, "POST") == 200
     with client.post("/api/transform", data=b"x", headers=headers) as answer:
@@ -577,11 +555,11 @@ def test_every_origin_is_none_for_a_cookie(make: Make) -> None:
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-def test_a_proxys_headers_count_only_as_configured(make: Make) -> None:
+def test_a_proxys_headers_count_only_as_configured(make_client: Make) -> None:
     """Nobody says by a header that he came over TLS, unless there is a proxy that says it."""
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
     for proxies, scheme in ((0, "http"), (1, "https")):
-        client = make(TRUSTED_PROXIES=proxies)
+        client = make_client(TRUSTED_PROXIES=proxies)
         with client.put(f"/v1/stream/p{proxies}", headers=headers) as answer:
             assert answer.headers["Location"].startswith(f"{scheme}://")
 
@@ -589,16 +567,16 @@ def test_a_proxys_headers_count_only_as_configured(make: Make) -> None:
 # The command
 
 
-def test_the_command_makes_tokens_that_the_server_takes(make: Make) -> None:
+def test_the_command_makes_tokens_that_the_server_takes(make_client: Make) -> None:
     """make, hash, sign and link; the token on standard output, alone, and its hash for API_TOKENS beside it."""
-    run = make(JWT_KEY=KEY).application.test_cli_runner().invoke
+    run = make_client(JWT_KEY=KEY).application.test_cli_runner().invoke
     made = run(args=["token", "make", "ci", "read:/api/stream"])
     token, entry = made.stdout.strip(), made.stderr.strip().splitlines()[-1].strip()
     assert token not in made.stderr
     assert run(args=["token", "hash"], input=token).stdout.strip() in entry
     by_key = run(args=["token", "sign", "ann", "read:/api/sse", "--for", "1h"]).stdout.strip()
     link = run(args=["token", "link", "ann", "/api/events?topic=a", "--for", "5m"]).stdout.strip()
-    client = make(API_TOKENS=entry, JWT_KEY=KEY)
+    client = make_client(API_TOKENS=entry, JWT_KEY=KEY)
     assert status(client, "/api/stream?chunks=1", token) == 200
     assert status(client, "/api/sse?count=1", by_key) == 200
     assert status(client, "/api/stream?chunks=1", by_key) == 403
@@ -617,9 +595,9 @@ def test_the_command_makes_tokens_that_the_server_takes(make: Make) -> None:
         ("sign ann *", "no JWT_KEY"),
     ],
 )
-def test_the_command_says_what_is_wrong(make: Make, arguments: str, words: str) -> None:
+def test_the_command_says_what_is_wrong(make_client: Make, arguments: str, words: str) -> None:
     """One sentence: a scope that is none, a key that is missing, a link that would live too long."""
-    run = make(JWT_KEY="" if "JWT_KEY" in words else KEY).application.test_cli_runner().invoke
+    run = make_client(JWT_KEY="" if "JWT_KEY" in words else KEY).application.test_cli_runner().invoke
     told = run(args=["token", *arguments.split()])
     assert told.exit_code == 1
     assert words in told.stderr

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from settings import Settings
 from streaming.errors import TooManyRequests, Unavailable
 from streaming.shares import Shares
 from tests.harness import LiveServer, RawClient, eventually, parse_events
@@ -23,24 +18,6 @@ from tests.tokens import bearer, static
 
 Live = Callable[..., LiveServer]
 Make = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def make(settings: Settings) -> Iterator[Make]:
-    """A client of an application with other settings: ``make(RATE_LIMIT=…)``."""
-    from app import create_app
-
-    apps: list[Flask] = []
-
-    def make(**changes: Any) -> FlaskClient:
-        apps.append(create_app(replace(settings, **changes)))
-        return apps[-1].test_client()
-
-    yield make
-    for app in apps:
-        for store in (app.extensions[name] for name in ("log", "tables", "uploads", "videos")):
-            store.dispose()
-            atexit.unregister(store.dispose)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +73,9 @@ def test_without_a_bound_nothing_is_counted() -> None:
     assert not shares.bounded
 
 
-def test_a_caller_may_ask_so_often(make: Make) -> None:
+def test_a_caller_may_ask_so_often(make_client: Make) -> None:
     """429 beyond it, before any work; another caller has its own; health checks are not counted."""
-    client = make(RATE_LIMIT="3/minute;1000/hour", API_TOKENS=static(ann="*", bob="*"))
+    client = make_client(RATE_LIMIT="3/minute;1000/hour", API_TOKENS=static(ann="*", bob="*"))
     for _ in range(3):
         with client.get("/api/stream?chunks=1", headers=bearer("ann")) as answer:
             assert answer.status_code == 200
@@ -110,9 +87,9 @@ def test_a_caller_may_ask_so_often(make: Make) -> None:
         assert client.get("/healthz").status_code == 200
 
 
-def test_an_event_source_that_asks_too_often_lives_on(make: Make) -> None:
+def test_an_event_source_that_asks_too_often_lives_on(make_client: Make) -> None:
     """A reconnect gets 200, a retry as long as the limit lasts, an event with the reason, and the end."""
-    client = make(RATE_LIMIT="1/minute")
+    client = make_client(RATE_LIMIT="1/minute")
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "0"}
     assert client.get("/api/sse?count=2&interval=0", headers=headers).status_code == 200
     with client.get("/api/sse?count=2&interval=0", headers=headers) as answer:
@@ -136,10 +113,10 @@ def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> N
     assert server.get("/api/stream?chunks=1")[0] == 200
 
 
-def test_bytes_of_uploads_are_paid_for_before_they_are_read(make: Make) -> None:
+def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -> None:
     """Of each caller (429) and in all (503); nothing of what is refused is stored."""
     tokens = static(ann="*", bob="*", eve="*")
-    client = make(CALLER_UPLOAD_BYTES=10, UPLOAD_BYTES=15, API_TOKENS=tokens)
+    client = make_client(CALLER_UPLOAD_BYTES=10, UPLOAD_BYTES=15, API_TOKENS=tokens)
 
     def upload(name: str, body: bytes) -> TestResponse:
         return client.post(f"/api/upload-progress?filename={name}{len(body)}", data=body, headers=bearer(name))
