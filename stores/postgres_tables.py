@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from psycopg import OperationalError, sql
 
 from stores.base import Block, Filter, Query, Rows, Table
-from stores.errors import StoreBusy, StoreError, UnknownColumn, UnknownTable
+from stores.errors import StoreError, UnknownTable
 from stores.postgres_conditions import Conditions, check
 from stores.postgres_connections import Connection, Connections, end, sentences
 from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
 from stores.postgres_schema import Shape, read_shapes
+from stores.selection import check_room, chosen_columns
 
 _MOST_SHAPES = 1000
 _BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}"
@@ -61,18 +62,13 @@ class PostgresTables:
         Raises UnknownTable, UnknownColumn (also for a column that is named twice), BadKey, BadFilter, StoreError, and
         StoreBusy when as many snapshots are open as may.
         """
-        self._room()
+        check_room(self._open, self._most)
         with self._connection() as connection:
             known = table in self._allowed and "\0" not in table
             shape = read_shapes(connection, [table]).get(table) if known else None
             if shape is None:
                 raise UnknownTable(f"There is no table {table!r} that may be read.")
-            for name in (*columns, *(each.column for each in filters)):
-                if name not in shape.table.columns:
-                    raise UnknownColumn(f"The table {table} has no column {name!r}.")
-                if list(columns).count(name) > 1:
-                    raise UnknownColumn(f"The column {name} is named twice.")
-            chosen = tuple(columns) or shape.table.columns
+            chosen = chosen_columns(shape.table, columns, filters)
             query = Query(shape.table, chosen, after, limit, tuple(filters), descending, guarded)
             check(connection, shape, query)
             if len(self._shapes) > _MOST_SHAPES:
@@ -82,7 +78,7 @@ class PostgresTables:
 
     def snapshot(self) -> _Snapshot:
         """Return the database as it is now. Raises StoreBusy, StoreError."""
-        self._room()
+        check_room(self._open, self._most)
         return _Snapshot(self._connections, self._open, self._shapes)
 
     def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
@@ -107,10 +103,6 @@ class PostgresTables:
         for snapshot in tuple(self._open):
             snapshot.close()
         self._connections.dispose()
-
-    def _room(self) -> None:
-        if len(self._open) >= self._most:
-            raise StoreBusy("As many exports are running as may; try again later.")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

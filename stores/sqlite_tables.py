@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from stores.base import Block, Filter, Query, Rows, Table
-from stores.errors import StoreBusy, StoreError, UnknownColumn, UnknownTable
+from stores.errors import StoreError, UnknownTable
+from stores.selection import check_room, chosen_columns
 from stores.sqlite_conditions import after_condition, conditions
 from stores.sqlite_moment import Moments
 from stores.sqlite_schema import Shape, read_shapes
@@ -61,21 +62,16 @@ class SQLiteTables:
         shape = self._shapes([table]).get(table) if table in self._allowed else None
         if shape is None:
             raise UnknownTable(f"There is no table {table!r} that may be read.")
-        for name in (*columns, *(each.column for each in filters)):
-            if name not in shape.table.columns:
-                raise UnknownColumn(f"The table {table} has no column {name!r}.")
-            if list(columns).count(name) > 1:
-                raise UnknownColumn(f"The column {name} is named twice.")
+        chosen = chosen_columns(shape.table, columns, filters)
         if after is not None:
             after_condition(shape, after, "key")
         conditions(shape, filters)
-        self._room()
-        chosen = tuple(columns) or shape.table.columns
+        check_room(self._open, self._most)
         return Query(shape.table, chosen, after, limit, tuple(filters), descending, guarded)
 
     def snapshot(self) -> Snapshot:
         """Return the database as it is now; waits cooperatively for a lock. Raises StoreBusy, StoreError."""
-        self._room()
+        check_room(self._open, self._most)
         snapshot = Snapshot(self._uri, self._open)
         with sentences():
             snapshot.begin(lambda: None, time.sleep, self._moments)
@@ -87,10 +83,6 @@ class SQLiteTables:
         Closing the iterator returns at once and ends the query. Raises StoreError, also in mid-stream.
         """
         return Snapshot(self._uri, self._open).rows(query, form)
-
-    def _room(self) -> None:
-        if len(self._open) >= self._most:
-            raise StoreBusy("As many exports are running as may; try again later.")
 
     def ping(self) -> None:
         """Return when the database answers. Raises StoreError."""
