@@ -5,14 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
-from flask import Flask, Request, Response, jsonify, request
+from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -43,24 +42,43 @@ from settings import Settings
 from stores import seed, sqlite_log
 from stores.base import Log, Tables
 from stores.disk import Disk
-from stores.errors import StoreError, StoreFull
+from stores.errors import StoreError
 from stores.memory import MemoryLog
 from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.uploads import FileUploads
-from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, reconnects, wire
+from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, refusals, wire
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
 from streaming.assets import Assets
 from streaming.chats import Chats
 from streaming.claims import Claims
 from streaming.direct import Direct
-from streaming.errors import DiskFull, Problem, Unauthorized, Unavailable
+from streaming.errors import Problem, Unauthorized
 from streaming.intake import Intake
 from streaming.leases import RENEW_S, Lease
 from streaming.shares import Shares
 from streaming.url_tokens import WithoutUrlTokens
+
+_BLUEPRINTS = (
+    text,
+    records,
+    exports,
+    events,
+    chat,
+    completions,
+    downloads,
+    uploads,
+    resumables,
+    streams,
+    listings,
+    pages,
+    assets,
+    activity,
+    status,
+    access_blueprint,
+)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -78,12 +96,20 @@ def create_app(settings: Settings | None = None) -> Flask:
         # What one caller may see, a cache on the way must not give to another.
         settings = replace(settings, FILES_CACHE_CONTROL=f"private, {settings.FILES_CACHE_CONTROL}")
     app.extensions["settings"] = settings
+    wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
+    accounts.lines.configure(settings.STREAM_LOG)
+    atexit.register(accounts.lines.flush)
+    atexit.register(metrics.take)
+    _open(app, settings)
+    _route(app, settings)
+    return app
+
+
+def _open(app: Flask, settings: Settings) -> None:
+    """Open the stores, and what stands on them."""
     app.extensions["streams"] = Shares("streams", 0, settings.CALLER_STREAMS)
     app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
     app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
-    app.extensions["assets"] = Assets(settings_module.ROOT / "static")
-    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
-        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     app.extensions["log"] = log = _open_log(settings)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
@@ -101,49 +127,37 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
-    wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
-    accounts.lines.configure(settings.STREAM_LOG)
-    blueprints = (
-        text,
-        records,
-        exports,
-        events,
-        chat,
-        completions,
-        downloads,
-        uploads,
-        resumables,
-        streams,
-        listings,
-        pages,
-        assets,
-        activity,
-        status,
-        access_blueprint,
-    )
-    for blueprint in blueprints:
-        app.register_blueprint(blueprint.blueprint)
+    for store in (log, tables, uploads_store, videos_store):
+        atexit.register(store.dispose)
+
+
+def _route(app: Flask, settings: Settings) -> None:
+    """Let requests in: the routes, what stands before each of them, and how they are refused."""
+    app.extensions["assets"] = Assets(settings_module.ROOT / "static")
+    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
+        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
+    for module in _BLUEPRINTS:
+        app.register_blueprint(module.blueprint)
     app.cli.add_command(doctor.command)
     app.cli.add_command(token_commands.commands)
-    app.register_error_handler(Problem, problem_response)
+    app.register_error_handler(Problem, refusals.problem_response)
     app.register_error_handler(Unauthorized, _unauthorized)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(StoreError, _store_error)
+    app.register_error_handler(HTTPException, refusals.http_error)
+    app.register_error_handler(StoreError, refusals.store_error)
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
-    rate_limits.limit(app, settings, problem_response)
+    rate_limits.limit(app, settings, refusals.problem_response)
     cross_origin.allow(app, settings.CORS_ORIGINS)
     wsgi_app: Any = WithoutUrlTokens(Direct(app, "downloads", downloads.place))
     if hops := settings.TRUSTED_PROXIES:
         wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=0)
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's docs have it
-    atexit.register(accounts.lines.flush)
-    atexit.register(metrics.take)
-    atexit.register(log.dispose)
-    atexit.register(tables.dispose)
-    atexit.register(uploads_store.dispose)
-    atexit.register(videos_store.dispose)
-    return app
+
+
+def _unauthorized(problem: Unauthorized) -> Response:
+    """A page asks for the token itself."""
+    of_page = request.blueprint == "pages"
+    return access_blueprint.form_instead(problem) if of_page else refusals.problem_response(problem)
 
 
 class NoSession(SessionInterface):
@@ -204,46 +218,6 @@ def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
 def _jobs() -> int:
     """How many wait for a thread, or are in one."""
     return int(gevent.get_hub().threadpool.task_queue.unfinished_tasks)
-
-
-def problem_response(problem: Problem) -> Response:
-    """An error before the first byte, as application/problem+json (RFC 9457); to a returning EventSource as events."""
-    if told := reconnects.answer(problem):
-        return told
-    body = {"type": problem.type, "title": problem.title, "status": problem.status, "detail": problem.detail}
-    if problem.parameter:
-        body["parameter"] = problem.parameter
-    response = jsonify(body | dict(problem.members))
-    response.status = f"{problem.status} {problem.title}".rstrip()
-    response.content_type = "application/problem+json"
-    response.headers["Cache-Control"] = "no-store"
-    response.headers.update(problem.headers)
-    if problem.retry_after_s is not None:
-        response.headers["Retry-After"] = str(math.ceil(problem.retry_after_s))
-    return response
-
-
-def _unauthorized(problem: Unauthorized) -> Response:
-    """A page asks for the token itself."""
-    of_page = request.blueprint == "pages"
-    return access_blueprint.form_instead(problem) if of_page else problem_response(problem)
-
-
-def _http_error(error: HTTPException) -> Response:
-    """What Flask itself refuses (404, 405, …), in the same form."""
-    problem = Problem(error.description or error.name)
-    problem.status = error.code or 500
-    response = problem_response(problem)
-    # Allow, Content-Range and their like: all but those of the HTML page that this one replaces.
-    response.headers.extend(
-        (name, value) for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")
-    )
-    return response
-
-
-def _store_error(error: StoreError) -> Response:
-    full = isinstance(error, StoreFull)
-    return problem_response(DiskFull(str(error)) if full else Unavailable(str(error), retry_after_s=1))
 
 
 def _open_log(settings: Settings) -> Log:
