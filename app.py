@@ -40,13 +40,14 @@ from blueprints import (
 from llm.models import Models
 from settings import Settings
 from stores import seed, sqlite_log
-from stores.base import Log, Tables
+from stores.base import Log
 from stores.disk import Disk
 from stores.errors import StoreError
 from stores.memory import MemoryLog
 from stores.resumables import FileResumables
 from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
+from stores.tables import Tables
 from stores.uploads import FileUploads
 from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, refusals, wire
 from streaming.activity import Sampler

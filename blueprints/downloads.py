@@ -11,7 +11,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from settings import Settings
-from stores.base import Uploads
+from stores.bodies import Uploads
 from streaming import bodies, media_types
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType

@@ -16,8 +16,9 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, Log, Query, Snapshot, Tables
+from stores.base import START, Log
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
+from stores.tables import Query, Snapshot, Tables
 from streaming import callers, readers
 from streaming.conditions import Validators
 from streaming.content_codings import Compressed, coding

@@ -19,8 +19,9 @@ from flask import Blueprint, Response, current_app, render_template, request
 from markupsafe import Markup
 
 from settings import ROOT, Settings
-from stores.base import Log, State, Table, Tables
+from stores.base import Log, State
 from stores.errors import NoStream, StreamGone
+from stores.tables import Table, Tables
 from streaming import callers, durable, markup, openapi_routes
 from streaming.errors import NotFound
 from streaming.folders import list_below

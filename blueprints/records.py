@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response, current_app, request
 
-from stores.base import Tables
+from stores.tables import Tables
 from streaming.cursors import Parameters
 from streaming.events import Event, Source, json_event, pause
 from streaming.framings import NDJSON

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import START, Log, Part, Uploads
+from stores.base import START, Log
+from stores.bodies import Part, Uploads
 from stores.errors import KeyReused, NameTaken, StoreError, StoreFull, StreamClosed, UnknownOffset
 from streaming import bodies, callers, digests, file_names, readers, stored
 from streaming.arrivals import Arrivals

@@ -19,7 +19,7 @@ from typing import Any
 from gevent.threadpool import ThreadPool
 
 from stores import filling
-from stores.base import Feed
+from stores.bodies import Feed
 from stores.errors import StoreError, StoreFull
 
 THREADS = 4

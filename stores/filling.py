@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from gevent.monkey import get_original
 
-from stores.base import Feed
+from stores.bodies import Feed
 
 _SimpleQueue = get_original("queue", "SimpleQueue")
 _start_thread = get_original("_thread", "start_new_thread")

@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from stores.base import Filter, Query
 from stores.errors import BadFilter, BadKey
 from stores.postgres_lines import comparable
 from stores.postgres_schema import Column, Shape, quoted
+from stores.tables import Filter, Query
 
 _COMPARED = {"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 # PostgreSQL's own casts take more: 0x10, 1_000, " 1", yes, and a date called tomorrow.

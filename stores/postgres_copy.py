@@ -24,10 +24,10 @@ from psycopg import OperationalError, errors
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from stores.base import Block, Query, Rows
 from stores.copy_messages import ROW, Taken, length, take
 from stores.postgres_lines import DELIMITERS, hides_key
 from stores.postgres_schema import Shape
+from stores.tables import Block, Query, Rows
 from streaming.events import TICK_S
 
 _FIRST_BYTES = 4096  # so that the first byte leaves early

@@ -10,8 +10,8 @@ Rules:
 
 from __future__ import annotations
 
-from stores.base import Query, Rows
 from stores.postgres_schema import Column, Shape, quoted
+from stores.tables import Query, Rows
 
 SETTINGS = (
     "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'iso_8601'; "

@@ -17,7 +17,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from stores.base import ColumnType, Table
+from stores.tables import ColumnType, Table
 
 # A regclass is found by text that is bound, never by SQL that is built; to_regclass is NULL for what does not exist.
 _TABLES = """

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 from psycopg import OperationalError, sql
 
-from stores.base import Block, Filter, Query, Rows, Table
 from stores.errors import StoreError, UnknownTable
 from stores.postgres_conditions import Conditions, check
 from stores.postgres_connections import Connection, Connections, end, sentences
@@ -22,6 +21,7 @@ from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
 from stores.postgres_schema import Shape, read_shapes
 from stores.selection import check_room, chosen_columns
+from stores.tables import Block, Filter, Query, Rows, Table
 
 _MOST_SHAPES = 1000
 _BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}"
@@ -127,7 +127,7 @@ class _Snapshot:
         open.add(self)
 
     def rows(self, query: Query, form: Rows, last: bool = True) -> Iterator[Block | None]:
-        """See ``Snapshot`` of stores.base."""
+        """See ``Snapshot`` of stores.tables."""
         whole = False
         try:
             with sentences():

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from stores import slices
-from stores.base import Feed, Upload
+from stores.bodies import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
 from stores.errors import NoUpload, PartMissing, StoreError
 from stores.uploads import link_free
@@ -169,7 +169,7 @@ class FileResumables:
 
 
 class Held:
-    """An upload that this caller alone works on (stores/base.py: HeldUpload)."""
+    """An upload that this caller alone works on (stores/bodies.py: HeldUpload)."""
 
     def __init__(self, store: FileResumables, upload: Upload, descriptor: int) -> None:
         self._store = store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from stores.base import Filter, Table
 from stores.errors import StoreBusy, UnknownColumn
+from stores.tables import Filter, Table
 
 
 def chosen_columns(table: Table, columns: Sequence[str], filters: Sequence[Filter]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from stores.base import Feed
+from stores.bodies import Feed
 
 SLICE_BYTES = 64 * 2**20
 _BLOCK_BYTES = 2**20

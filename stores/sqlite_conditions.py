@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from stores.base import Filter
 from stores.errors import BadFilter, BadKey
 from stores.sqlite_schema import Shape, quoted
+from stores.tables import Filter
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")

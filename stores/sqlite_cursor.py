@@ -17,10 +17,10 @@ from contextlib import suppress
 from typing import Any
 
 from stores import csv_fields
-from stores.base import Block, Query, Rows
 from stores.sqlite_conditions import Parameters, after_condition, conditions
 from stores.sqlite_lines import LINE_ENDS, base64_text, fields, line
 from stores.sqlite_schema import Shape, quoted
+from stores.tables import Block, Query, Rows
 
 _FIRST_ROWS = 50  # so that the first byte leaves early
 _MAX_ROWS = 1000

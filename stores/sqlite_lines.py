@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from stores import csv_fields
-from stores.base import Rows
 from stores.sqlite_schema import Shape, quoted
+from stores.tables import Rows
 
 LINE_ENDS: dict[Rows, str] = {"csv": "\r\n", "ndjson": "\n"}
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from stores.base import ColumnType, Table
+from stores.tables import ColumnType, Table
 
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # others exist only in the program that defined them
 _ROWIDS = ("rowid", "_rowid_", "oid")

@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from gevent.monkey import get_original
 
-from stores.base import Block, Query, Rows
 from stores.channel import Channel
 from stores.errors import StoreBusy, StoreError
 from stores.sqlite_cursor import SQLiteCursor
@@ -27,6 +26,7 @@ from stores.sqlite_lines import install
 from stores.sqlite_moment import Moments
 from stores.sqlite_schema import read_shapes
 from stores.sqlite_spool import Spool
+from stores.tables import Block, Query, Rows
 
 _BUSY_S = 5.0
 _RETRY_S = 0.02
@@ -83,7 +83,7 @@ class Snapshot:
             raise
 
     def rows(self, query: Query, form: Rows, last: bool = True) -> Iterator[Block | None]:
-        """See ``Snapshot`` of stores.base."""
+        """See ``Snapshot`` of stores.tables."""
         if query.limit == 0:
             if last:
                 self.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import IO
 
-from stores.base import Block
 from stores.channel import Channel
+from stores.tables import Block
 
 
 class Spool:

@@ -16,13 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from stores.base import Block, Filter, Query, Rows, Table
 from stores.errors import StoreError, UnknownTable
 from stores.selection import check_room, chosen_columns
 from stores.sqlite_conditions import after_condition, conditions
 from stores.sqlite_moment import Moments
 from stores.sqlite_schema import Shape, read_shapes
 from stores.sqlite_snapshot import Snapshot, connected, held, sentences
+from stores.tables import Block, Filter, Query, Rows, Table
 
 
 class SQLiteTables:

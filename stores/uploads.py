@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from stores.base import Feed
+from stores.bodies import Feed
 from stores.disk import Disk, GrowingFile, store_error
 from stores.errors import NameTaken
 from streaming.file_names import numbered

@@ -23,7 +23,7 @@ import gevent
 import gevent.monkey
 from gunicorn.http.body import LengthReader
 
-from stores.base import Feed
+from stores.bodies import Feed
 from streaming import bodies
 from streaming.accounts import Account, tally
 from streaming.connections import plain_socket
@@ -44,7 +44,7 @@ class TakenOver(Conflict):
 
 
 class File(Protocol):
-    """Where a body goes (stores/base.py: Part, HeldUpload)."""
+    """Where a body goes (stores/bodies.py: Part, HeldUpload)."""
 
     def write(self, piece: bytes | memoryview, *feeds: Feed) -> None: ...
 

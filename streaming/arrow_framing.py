@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from stores.base import ColumnType
+from stores.tables import ColumnType
 from streaming.errors import StreamFailed
 from streaming.events import Event
 

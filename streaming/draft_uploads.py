@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flask import Response, jsonify, request
 from werkzeug.http import parse_options_header
 
-from stores.base import Upload
+from stores.bodies import Upload
 from streaming import bodies, callers, connections, digests, file_names, upload_draft
 from streaming.digests import Digests
 from streaming.errors import Problem, TooLarge

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from stores.base import Query, Rows
+from stores.tables import Query, Rows
 from streaming.errors import BadRequest
 from streaming.framings import CSV, NDJSON, Framing, JSONArray, JSONSequence
 

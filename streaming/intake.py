@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stores.base import HeldUpload, Log, Resumables, Upload
+from stores.base import Log
+from stores.bodies import HeldUpload, Resumables, Upload
 from stores.errors import NoUpload, PartMissing, StoreError
 from streaming import digests, file_names, stored
 from streaming.arrivals import Arrivals

@@ -11,8 +11,8 @@ import re
 
 from flask import request
 
-from stores.base import Filter, Operator, Query, Tables
 from stores.errors import BadFilter, BadKey, UnknownColumn, UnknownTable
+from stores.tables import Filter, Operator, Query, Tables
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, NotFound
 

@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from stores.base import Block, Config, Log
+from stores.base import Config, Log
 from stores.errors import StoreError
+from stores.tables import Block
 from streaming.errors import StreamFailed
 from streaming.events import Event, Source, json_event
 from streaming.framings import Framing

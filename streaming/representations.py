@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from stores.base import Block, Query, Snapshot, Tables
+from stores.tables import Block, Query, Snapshot, Tables
 from streaming.errors import ClientLeft, StreamFailed
 from streaming.events import Event
 from streaming.formats import Format

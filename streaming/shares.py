@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from stores.base import Block, Query, Rows, Snapshot
+from stores.tables import Block, Query, Rows, Snapshot
 from streaming.errors import Problem, TooManyRequests, Unavailable
 
 RETRY_S: Final = 5

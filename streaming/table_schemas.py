@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from stores.base import ColumnType, Table
+from stores.tables import ColumnType, Table
 
 CSVW_TYPE = "application/csvm+json"
 METADATA_ENDING = ".csv-metadata.json"

@@ -6,7 +6,7 @@ import secrets
 
 from flask import Response, request
 
-from stores.base import Upload
+from stores.bodies import Upload
 from stores.errors import NoUpload
 from streaming import bodies, callers, tus
 from streaming.grants import Need

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import Filter, Operator, Rows, Tables
 from stores.errors import BadFilter, UnknownColumn
+from stores.tables import Filter, Operator, Rows, Tables
 from tests.contract_tables import ID, LINE_END, Column, Database, Value, read
 
 COLUMNS = (ID, Column("name", "text"), Column("price", "real"), Column("code", "blob"))

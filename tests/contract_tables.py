@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import Query, Rows, Tables
 from stores.errors import BadKey, UnknownColumn, UnknownTable
+from stores.tables import Query, Rows, Tables
 from streaming.events import Event
 
 Value = int | float | str | bytes | None

@@ -48,6 +48,8 @@ PURE = {
         "openapi_access",
     )
 }
+# What stores promise: all that the others may know of them.
+PROTOCOLS = ("stores.base", "stores.bodies", "stores.tables")
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
 MODULES = {"app", "wsgi", "worker", "relief", "processors", "doctor", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
@@ -60,11 +62,11 @@ MAY_IMPORT = {
     "doctor": set(),
     "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),
-    "blueprints": {"settings", "streaming", "stores.base", "stores.errors", "llm"},
+    "blueprints": {"settings", "streaming", *PROTOCOLS, "stores.errors", "llm"},
     "llm": {"settings", "llm", *PURE},
     "pure": PURE,
-    "streaming": {"settings", "streaming", "stores.base", "stores.errors"},
-    "stores.base": PURE,
+    "streaming": {"settings", "streaming", *PROTOCOLS, "stores.errors"},
+    **dict.fromkeys(PROTOCOLS, PURE),
     "stores.errors": set(),
     "stores": {"stores", *PURE},
 }

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.errors import DivisionByZero
 
-from stores.base import Filter, Operator, Query, Rows, Table, Tables
 from stores.errors import BadFilter, StoreBusy, StoreError
 from stores.postgres_conditions import Conditions
 from stores.postgres_copy import Reading
@@ -25,6 +24,7 @@ from stores.seed import users
 from stores.sqlite_conditions import after_condition, conditions
 from stores.sqlite_schema import Key
 from stores.sqlite_schema import Shape as SQLiteShape
+from stores.tables import Filter, Operator, Query, Rows, Table, Tables
 from tests.contract_queries import QueriesContract
 from tests.contract_tables import (
     AMOUNTS,

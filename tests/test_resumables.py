@@ -17,7 +17,7 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import HeldUpload, Upload
+from stores.bodies import HeldUpload, Upload
 from stores.disk import Disk
 from stores.errors import NoUpload, PartMissing, StoreError, StoreFull
 from stores.resumables import FileResumables
@@ -105,7 +105,7 @@ def test_a_killed_process_holds_nothing(root: Path, store: FileResumables) -> No
     code = """
         import sys, time
         from pathlib import Path
-        from stores.base import Upload
+        from stores.bodies import Upload
         from stores.resumables import FileResumables
         held = FileResumables(Path(sys.argv[1]), 1000).create(Upload(sys.argv[2], "a", 6))
         held.write(b"abc")
@@ -295,7 +295,7 @@ def test_a_full_disk_keeps_what_it_took(root: Path, limit: int) -> None:
     code = """
         import resource, sys
         from pathlib import Path
-        from stores.base import Upload
+        from stores.bodies import Upload
         from stores.errors import StoreFull
         from stores.resumables import FileResumables
         limit = int(sys.argv[2])

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.base import Rows, Tables
 from stores.errors import BadKey, StoreBusy, StoreError
 from stores.sqlite_lines import csv_real
 from stores.sqlite_tables import SQLiteTables
+from stores.tables import Rows, Tables
 from tests.contract_queries import QueriesContract
 from tests.contract_tables import Column, TablesContract, Value, blocks, parsed_csv, parsed_ndjson, read
 from tests.harness import eventually

@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from settings import ROOT
-from stores.base import Uploads
+from stores.bodies import Uploads
 from stores.errors import StoreError, StoreFull
 from stores.uploads import FileUploads
 
