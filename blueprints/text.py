@@ -10,7 +10,7 @@ from streaming.cursors import Parameters
 from streaming.duplex import duplex
 from streaming.errors import BadRequest, UnsupportedType
 from streaming.events import Event, Source, pause
-from streaming.framings import Ready, Text
+from streaming.framings import NDJSON, Text
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.response import respond
 
@@ -48,7 +48,8 @@ def transform() -> Response:
     pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
     answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
     begun = Begun(answer, within_s=settings.BODY_TIMEOUT_S)
-    return respond(begun, Ready(pipeline.content_type), cut_after_error=True, durable=query.flag("durable"))
+    told = NDJSON().error if pipeline.content_type == NDJSON.content_type else None
+    return respond(begun, Text(pipeline.content_type, told), cut_after_error=True, durable=query.flag("durable"))
 
 
 def _decoders() -> list[str]:

@@ -54,37 +54,19 @@ def is_shareable(framing: Framing) -> TypeGuard[Shareable]:
 
 
 class Text:
-    """Events as they are, one after the other: text, or pieces of a body that was framed elsewhere."""
+    """Events as they are, one after the other: text, or pieces of a body that was framed elsewhere.
 
-    headers: Mapping[str, str] = {}
-    error = None
-    drain = None
-
-    def __init__(self, content_type: str = "text/plain; charset=utf-8") -> None:
-        self.content_type = content_type
-
-    def open(self) -> bytes:
-        return b""
-
-    def encode(self, event: Event) -> bytes:
-        return event.data
-
-    def idle(self) -> bytes:
-        return b""
-
-    def close(self) -> bytes:
-        return b""
-
-
-class Ready:
-    """A body of any content type in blocks that need nothing between them; only NDJSON can tell of a failure."""
+    ``error``: how that other framing tells of a failure, None where it cannot.
+    """
 
     headers: Mapping[str, str] = {}
     drain = None
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(
+        self, content_type: str = "text/plain; charset=utf-8", error: Callable[[str], bytes] | None = None
+    ) -> None:
         self.content_type = content_type
-        self.error = NDJSON().error if content_type == NDJSON.content_type else None
+        self.error = error
 
     def open(self) -> bytes:
         return b""

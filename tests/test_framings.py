@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streaming import events as events_module
 from streaming.events import Event, json_event, pause
-from streaming.framings import CSV, NDJSON, SSE, Ready, Text
+from streaming.framings import CSV, NDJSON, SSE, Text
 from tests.harness import EventStream, ServerSentEvent, parse_events
 
 # What browsers may be given: everything but surrogates, and no NUL in an id (9.2.6: such an id is ignored).
@@ -229,8 +229,8 @@ def test_csv_header_is_read_back(columns: list[str]) -> None:
     assert next(csv.reader(io.StringIO(header, newline=""))) == columns
 
 
-@pytest.mark.parametrize("framing", [Text(), CSV(["a"]), Ready("application/gzip")])
-def test_formats_without_words_for_it_say_nothing(framing: Text | CSV | Ready) -> None:
+@pytest.mark.parametrize("framing", [Text(), CSV(["a"]), Text("application/gzip")])
+def test_formats_without_words_for_it_say_nothing(framing: Text | CSV) -> None:
     """Text and CSV have no heartbeat, no in-band error and no end: a reader would take each for content."""
     assert (framing.idle(), framing.close(), framing.error, framing.drain) == (b"", b"", None, None)
 
@@ -243,7 +243,7 @@ def test_text_is_the_data() -> None:
 
 def test_what_is_ready_is_the_data() -> None:
     """Of any content type; and where that is NDJSON, a failure has its line."""
-    framing = Ready("application/x-ndjson")
+    framing = Text("application/x-ndjson", NDJSON().error)
     assert framing.content_type == "application/x-ndjson"
     assert framing.open() + framing.encode(Event(b'{"a":1}\n')) + framing.close() == b'{"a":1}\n'
     assert framing.error is not None
