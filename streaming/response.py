@@ -194,16 +194,7 @@ def pump(
         yield from _frames(source, framing, link, heartbeat_s, out, account)
         account.how = "complete"
     except wire.Interrupted:
-        account.how = "left"
-        if link.gone or (framing.drain is None and not link.expired):
-            log.info("%s: the client left", _name(environ))
-            raise BrokenPipeError(32, "the client left") from None
-        log.info("%s: %s", _name(environ), EXPIRED if link.expired else "handed over, the worker drains")
-        account.how = "expired" if link.expired else "drained"
-        if framing.drain is not None:
-            yield framing.drain()
-        else:
-            yield from _failed(framing, link, StreamFailed(EXPIRED), cut_after_error)
+        yield from _interrupted(framing, link, cut_after_error, account, _name(environ))
     except GeneratorExit:
         account.how = "slow" if link.slow else "left"
         log.info("%s: the client left", _name(environ))
@@ -220,6 +211,22 @@ def pump(
         link.close()
         account.bytes += link.beside
         account.events += link.events + link.beside_events
+
+
+def _interrupted(
+    framing: Framing, link: wire.Link, cut_after_error: bool, account: Account, name: str
+) -> Iterator[bytes]:
+    """End what nobody reads any more, what is handed over, or whose token has expired."""
+    account.how = "left"
+    if link.gone or (framing.drain is None and not link.expired):
+        log.info("%s: the client left", name)
+        raise BrokenPipeError(32, "the client left") from None
+    log.info("%s: %s", name, EXPIRED if link.expired else "handed over, the worker drains")
+    account.how = "expired" if link.expired else "drained"
+    if framing.drain is not None:
+        yield framing.drain()
+    else:
+        yield from _failed(framing, link, StreamFailed(EXPIRED), cut_after_error)
 
 
 def _failed(framing: Framing, link: wire.Link, error: Exception, cut_after_error: bool) -> Iterator[bytes]:

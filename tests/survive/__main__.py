@@ -84,15 +84,8 @@ def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
             findings.append(f"{kind}: {type(error).__name__}: {error}")
 
     before = Counter(stage.proxy.faults)
-    stage.proxy.storm(random.Random(rng.random()))
     threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in zip(chosen, callers, strict=True)]
-    for thread in threads:
-        thread.start()
-    began = time.monotonic()
-    time.sleep(rng.uniform(0, storm_s))
-    fault()
-    time.sleep(max(0.0, began + storm_s - time.monotonic()))
-    stage.proxy.calm()
+    _weather(stage, rng, storm_s, threads, fault)
     for thread in threads:
         thread.join(max(0.1, deadline + 30 - time.monotonic()))
     try:
@@ -109,6 +102,20 @@ def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
     told.faults.update({name: 1, f"model: {model}": 1})
     told.faults.update(Counter(stage.proxy.faults) - before)
     told.connections += sum(caller.connections for caller in callers)
+
+
+def _weather(
+    stage: Stage, rng: random.Random, storm_s: float, threads: list[threading.Thread], fault: Callable[[], None]
+) -> None:
+    """Begin the storm and start ``threads`` in it; do ``fault`` at some moment; return when it is calm."""
+    stage.proxy.storm(random.Random(rng.random()))
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    time.sleep(rng.uniform(0, storm_s))
+    fault()
+    time.sleep(max(0.0, began + storm_s - time.monotonic()))
+    stage.proxy.calm()
 
 
 def survive(seed: int, episodes: int, seconds: float, stores: list[str], only: str = "") -> Told:
