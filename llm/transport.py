@@ -157,7 +157,7 @@ class _Body(httpx2.SyncByteStream):
 
 def _pieces(file: Any) -> Iterator[bytes]:
     """Yield what comes, as it comes, until the end; ``file``: http.client's, which may have read some of it already."""
-    connection = getattr(file.raw, "_sock", None)
+    connection: Any = getattr(file.raw, "_sock", None)
     piece = file.read1(_PIECE)
     while piece:
         yield piece

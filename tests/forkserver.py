@@ -84,7 +84,9 @@ class Forked:
         self.prepare()
         with _LOCK:
             server = self._server
-            assert server is not None and server.stdin is not None and server.stdout is not None
+            assert server is not None
+            assert server.stdin is not None
+            assert server.stdout is not None
             server.stdin.write(json.dumps(question).encode() + b"\n")
             server.stdin.flush()
             return json.loads(server.stdout.readline())
@@ -109,7 +111,7 @@ def serve() -> None:
             _become(question)
             runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)
             return
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def _become(asked: dict[str, Any]) -> None:
