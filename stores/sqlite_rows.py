@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ COLUMNS = (
     " deleted, seq"
 )
 _config = msgspec.json.Decoder(Config)
+# Each append reads one and writes it again; there are as many as ways to make a stream.
+_CONFIGS = 1024
 
 
 class Row(NamedTuple):
@@ -74,10 +77,12 @@ def of_id(db: sqlite3.Connection, stream: int) -> Row | None:
     return Row._make(row) if row else None
 
 
+@lru_cache(_CONFIGS)
 def config_of(text: str) -> Config:
     return _config.decode(text)
 
 
+@lru_cache(_CONFIGS)
 def text_of(config: Config) -> str:
     return msgspec.json.encode(config).decode()
 

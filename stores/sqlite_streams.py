@@ -60,8 +60,8 @@ class Streams:
             stream = stream._replace(config=lifetimes.retaining(stream.config, create))
         self._mark(stream.row, asked)
         stream = self._add(stream, asked)
-        highest = asked.producer.seq if asked.producer else None
-        return Appended(stream.tail, stream.tail, False, bool(stream.row.closed), highest)
+        highest, tail = asked.producer.seq if asked.producer else None, stream.tail
+        return Appended(tail, tail, False, bool(stream.row.closed), highest)
 
     def close(self, path: str) -> None:
         self._add(self._find(path) or self._make(path, Config()), Asked((), close=True))

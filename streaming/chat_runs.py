@@ -2,8 +2,7 @@
 
 Rules:
 - A run is one sequence of parts (``chat_parts``). What a reader has seen of it is a number; "what is after n, or wait"
-  is the only question. The worker that makes it answers from ``events``, every other from the log, which is told the
-  same events in the same order, ``JOIN_S`` later at most: two copies of one list, of which one may be shorter.
+  is the only question. The worker that makes it answers from ``events``, every other from the log (``chat_copy``).
 - The last event says how it ended (``chat_parts.TERMINAL``), and nothing comes after it. A run whose worker died gets
   its last event from the others (``leases``).
 - Pieces of text that came together are one event: a slow worker does less, and says the same.
@@ -24,8 +23,8 @@ from gevent.event import Event as Flag
 from gevent.hub import Waiter
 
 from stores.base import Log
-from stores.errors import NoStream, StoreError, StreamClosed, StreamGone
 from streaming import runs
+from streaming.chat_copy import Copy
 from streaming.chat_direct import Direct
 from streaming.chat_parts import INTERRUPTED, PRELIMINARY, TERMINAL, Parts
 from streaming.errors import Problem, StreamFailed, public
@@ -33,11 +32,6 @@ from streaming.events import Event
 from streaming.leases import CHATS, Lease
 
 log = logging.getLogger("perennial.chat")
-
-# All runs of a worker append at the same moments, so that their commits are one.
-JOIN_S = 0.05
-PATIENCE_S = 60.0
-BUSY_S = 0.5
 
 STOPPED, LEFT, DRAINED = "stopped", "left", "interrupted"
 Model = Callable[[], Iterator[Event | None]]
@@ -74,7 +68,6 @@ class ChatRun:
         self.logged: Final = Flag()
         self.readers = 0
         self.seen_at = time.monotonic()
-        self._store = store
         self._lease = lease
         self._limit_bytes = limit_bytes
         self._waiters: set[Waiter[None]] = set()
@@ -82,16 +75,14 @@ class ChatRun:
         self._cancelled = ""
         self._pulling = False
         self._greenlet: Any = None
-        self._in_log = 0
-        self._dirty = Flag()
-        self._ending = Flag()
+        self._copy = Copy(store, self.path, self.events)
         self._began_at = time.monotonic()
         self._first_at: float | None = None
 
     def begin(self) -> list[Event]:
         """Return the events with which its stream is made."""
         self._publish(self.parts.begin())
-        self._in_log = len(self.events)
+        self._copy.begun_with(len(self.events))
         return list(self.events)
 
     def start(self, model: Model, held: ExitStack, done: Callable[[ChatRun, Outcome], None]) -> None:
@@ -144,18 +135,17 @@ class ChatRun:
             self._greenlet.throw(Cancelled())
 
     def _run(self, model: Model, held: ExitStack, done: Callable[[ChatRun, Outcome], None]) -> None:
-        writer = gevent.spawn(self._write)
+        writer = gevent.spawn(self._copy.write, self._refused)
         try:
             how = self._outcome(model)
             self.ended = True
             self.tick()
-            self._ending.set()
-            self._dirty.set()
+            self._copy.end()
             writer.join()
         finally:
             self.ended = True
             writer.kill()
-            if self._in_log < len(self.events):
+            if not self._copy.whole:
                 self._lease.abandon(self.path)
             held.close()
             self.logged.set()
@@ -224,8 +214,13 @@ class ChatRun:
         if self._direct:
             self._write_direct(parts)
         self.tick()
-        if not self._dirty.is_set():
-            self._dirty.set()
+        self._copy.more()
+
+    def _refused(self) -> None:
+        """The log takes no more of it."""
+        self._cancelled = self._cancelled or DRAINED
+        if not self.ended:
+            self._interrupt()
 
     def _write_direct(self, parts: list[Event]) -> None:
         ends = not TERMINAL.isdisjoint(part.type for part in parts)
@@ -233,36 +228,6 @@ class ChatRun:
             if ends or not direct.write(parts):
                 self._direct.discard(direct)
                 direct.leave()
-
-    def _write(self) -> None:
-        """Append what is new to the log, joined in time; return when the log has the end, or refuses it for good."""
-        while not (self.ended and self._in_log == len(self.events)):
-            self._dirty.wait()
-            # gevent's wait(timeout) can hang for ever when set() meets the time-out: ask first.
-            self._ending.is_set() or self._ending.wait(JOIN_S - time.monotonic() % JOIN_S)
-            self._dirty.clear()
-            ended, new = self.ended, self.events[self._in_log :]
-            if (new or ended) and not self._append(new, ended):
-                self._cancelled = self._cancelled or DRAINED
-                return self._interrupt() if not self.ended else None
-            self._in_log += len(new)
-
-    def _append(self, new: list[Event], ended: bool) -> bool:
-        """Whether the log has taken them, at last."""
-        give_up_at = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._store.append(self.path, new, close=ended)
-                return True
-            except (StreamClosed, NoStream, StreamGone) as error:
-                # Others took this worker for dead, or somebody deleted it.
-                log.error("%s: the log takes no more of it: %s", self.path, error)
-                return False
-            except StoreError as error:
-                log.warning("%s: the log is asked again: %s", self.path, error)
-                if time.monotonic() > give_up_at:
-                    return False
-                gevent.sleep(BUSY_S)
 
 
 def _join(came: list[Event], event: Event) -> None:

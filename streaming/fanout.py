@@ -9,8 +9,8 @@ Rules:
 - Between two rests nothing else runs, so a connection that was parked at the last look is still open: after a rest it
   is looked up again, or its descriptor could be somebody else's by now.
 - A chunk that was written in part is completed by the connection's own greenlet before anything else is written.
-- A broadcast is followed by a rest as long as itself: events that come faster are written together, and whoever
-  publishes them has half of the worker.
+- Events that come faster than they are written wait for as long as the last broadcast took, and are written together:
+  whoever publishes them has half of the worker. One that comes afterwards is written at once.
 - Plain HTTP/1.1 only; every other connection goes by the generator alone, and sees the same bytes.
 """
 
@@ -36,7 +36,7 @@ from streaming.wire import Link, links
 log = logging.getLogger("perennial.fanout")
 
 LOOK_S = 1.0
-# The rest after a broadcast: none after one that was shorter, or events of a few readers would be late for nothing.
+# The rest before the next broadcast: none after a shorter one, or events of a few readers would be late for nothing.
 _REST_S = (0.001, 0.02)
 _AT_ONCE = 64
 
@@ -116,6 +116,7 @@ class Tail:
         self._turn = self._written = self._last = 0
         self._bytes = self._events = 0
         self._wrote_at = self._looked_at = time.monotonic()
+        self._took_s = 0.0
         self._parked: dict[int, Parked] = {}
         self._reader: Any = None
 
@@ -166,9 +167,11 @@ class Tail:
                 parked.wake()
 
     def _step(self) -> None:
-        after = self._after
+        after, began = self._after, time.monotonic()
         try:
             more = self._log.wait(self._path, after, min(LOOK_S, self._heartbeat_s))
+            if more and self._took_s >= _REST_S[0] > time.monotonic() - began:  # it came while the last was written
+                gevent.sleep(min(self._took_s, _REST_S[1]))
             batch = self._log.read(self._path, after, limit_bytes=READ_BYTES) if more else None
         except StoreBusy:
             gevent.sleep(BUSY_S)
@@ -189,12 +192,10 @@ class Tail:
             links.parked_events += len(batch.events) * len(self._parked)
             connections, began = list(self._parked.values()), time.monotonic()
             self._write(data, connections)
-            took = time.monotonic() - began
+            self._took_s = time.monotonic() - began
             self._events += len(batch.events)
             tally.delivered += len(connections)
-            tally.broadcasts.add(took)
-            if took >= _REST_S[0]:
-                gevent.sleep(min(took, _REST_S[1]))
+            tally.broadcasts.add(self._took_s)
 
     def _beat(self) -> None:
         now = time.monotonic()

@@ -25,6 +25,7 @@ from flask.testing import FlaskClient
 from settings import Settings
 from tests.browser import browser, page
 from tests.chat_peers import npm_clients
+from tests.forkserver import Forked
 from tests.harness import LiveServer, eventually
 from tests.postgres_server import PostgresServer
 
@@ -39,6 +40,8 @@ _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_greenlets.add)
 # The hub and its thread pool are made at their first use and stay: made here, no test is blamed for them.
 gevent.get_hub().threadpool.apply(int)
+# So is the one that starts the servers.
+Forked.prepare()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,7 @@ from typing import ClassVar, TypeVar
 
 from settings import Settings
 from tests.clients import Answer, EventStream, RawClient, ServerSentEvent, parse_events
+from tests.forkserver import Forked
 
 __all__ = [
     "Answer",
@@ -85,7 +86,7 @@ class LiveServer:
         self.instance = folder / "instance"
         self._overrides = {name: str(value) for name, value in (env or {}).items()}
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._begin = 0
 
     @property
@@ -120,13 +121,16 @@ class LiveServer:
 
     def _spawn(self) -> None:
         # gunicorn would try a port in use for five seconds; the log says it at once.
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self._application]
+        arguments, environ = ["-c", "gunicorn.conf.py", self._application], self._environ()
         with self.log_path.open("ab") as log:
             self._begin = log.tell()
+            if self._code == ROOT and not any(name.startswith(("LD_", "PYTHON")) for name in self._overrides):
+                self._process = Forked(arguments, ROOT, environ, self.log_path)
+                return
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "gunicorn", *arguments],
                 cwd=self._code,
-                env=self._environ(),
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
