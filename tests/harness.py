@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -63,7 +63,7 @@ class LiveServer:
     """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables.
 
     ``tls``: what its clients trust, where ``env`` makes it speak TLS. ``application``: another than ``wsgi:app``.
-    ``code``: where the project is.
+    ``code``: where the project is. ``command``: another one, ``{port}`` in it is the port; ``folder`` is where it runs.
     """
 
     running: ClassVar[list[LiveServer]] = []
@@ -75,9 +75,11 @@ class LiveServer:
         tls: ssl.SSLContext | None = None,
         application: str = "wsgi:app",
         code: Path = ROOT,
+        command: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._code = code
+        self._command = command
         self._tls = tls
         self._application = application
         self.log_path = folder / "server.log"
@@ -120,12 +122,13 @@ class LiveServer:
 
     def _spawn(self) -> None:
         # gunicorn would try a port in use for five seconds; the log says it at once.
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self._application]
+        command = ["gunicorn", "-c", "gunicorn.conf.py", self._application]
+        command = [part.format(port=self.port) for part in self._command] or command
         with self.log_path.open("ab") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(
-                command,
-                cwd=self._code,
+                [sys.executable, "-m", *command],
+                cwd=self.folder if self._command else self._code,
                 env=self._environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -164,7 +167,7 @@ class LiveServer:
 
     def answers(self) -> bool:
         """Whether a worker is there and serves."""
-        return bool(self.pids()) and self._get_status("/readyz") == 200
+        return bool(self._command or self.pids()) and self._get_status("/readyz") == 200
 
     def _get_status(self, path: str) -> int:
         try:
