@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 # A stamp is newer than the list of packages that was installed last, so a second start asks pip nothing.
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+FUZZ := $(VENV)/.installed-fuzz
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow soak survive conformance check format screenshots bench clean
+.PHONY: help run test test-slow soak survive fuzz conformance check format screenshots bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf 'make %-11s %s\n' "$$name" "$$text"; done
@@ -32,6 +33,9 @@ soak: $(DEV) ## ten minutes of mixed traffic with a reload each minute (ARGS="--
 
 survive: $(DEV) ## every kind of stream through faults (ARGS="--episodes 2000 --seed 7")
 	@$(BIN)/python -m tests.survive $(ARGS)
+
+fuzz: $(FUZZ) ## ten minutes of Hypothesis over every parser and codec, ten of atheris (ARGS="--seconds 60")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 conformance: $(DEV) ## the Durable Streams protocol's own tests, with Node 20 (ARGS="sqlite-2 redis-1" chooses servers)
 	@$(BIN)/python -m tests.conformance.run $(ARGS)
@@ -70,4 +74,9 @@ $(RUN): requirements.txt | $(BIN)/python
 $(DEV): requirements-dev.txt $(RUN)
 	@echo 'Installing requirements-dev.txt into $(VENV), once …'
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(FUZZ): requirements-fuzz.txt $(DEV)
+	@echo 'Installing requirements-fuzz.txt into $(VENV), once …'
+	@$(PIP) -r requirements-fuzz.txt || echo 'There is no atheris for this machine: make fuzz goes on with Hypothesis alone.'
 	@touch $@

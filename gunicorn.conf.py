@@ -27,10 +27,12 @@ for _name, _module in tuple(sys.modules.items()):
     if _name != __name__ and _file.is_relative_to(ROOT) and "site-packages" not in _file.parts:
         del sys.modules[_name]
 
+import flags  # noqa: E402
 import processors  # noqa: E402
 import settings  # noqa: E402
 from streaming import metrics_folder  # noqa: E402
 
+flags.configured()
 metrics_folder.make()
 
 # The log in memory lives and dies with its worker: there is one, and it is not exchanged.
@@ -64,6 +66,7 @@ access_log_format = '%(h)s "%(r)s" %(s)s %(B)s bytes %(L)s s'
 
 def on_starting(server: Any) -> None:
     """Once, in the master, before any worker: files that two workers must not make at the same time."""
+    flags.refuse(server.cfg)
     import app
     import relief
     from streaming import exposure
@@ -71,7 +74,8 @@ def on_starting(server: Any) -> None:
     wanted = settings.from_environment()
     # systemd's sockets are looked at when they are there, in when_ready.
     exposure.refuse(wanted, server.cfg.address)
-    server.relief = relief.Relief(server)
+    # Another class of workers knows nothing of it, and has gunicorn's own way to go.
+    server.relief = relief.Relief(server) if server.cfg.worker_class_str == worker_class else None
     _raise_descriptors(server, 2 * wanted.MAX_STREAMS)
     app.prepare(wanted)
 
@@ -80,7 +84,8 @@ def on_reload(server: Any) -> None:
     """Once, in the master, while the old workers still serve: the new ones are there the sooner."""
     import app  # noqa: F401
 
-    server.relief.reloaded()
+    if server.relief:
+        server.relief.reloaded()
 
 
 def _raise_descriptors(server: Any, needed: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from app import create_app
+import flags
+
+flags.refuse_bare()
+
+from app import create_app  # noqa: E402  # who is refused need not wait for it
 
 app = create_app()

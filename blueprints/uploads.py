@@ -20,6 +20,7 @@ from streaming.cursors import Parameters, last_event_id
 from streaming.digests import Digests
 from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailable
 from streaming.framings import SSE
+from streaming.leases import Lease
 from streaming.multipart import FormFile
 from streaming.progress import Progress
 from streaming.rate_limits import uploading
@@ -53,8 +54,9 @@ def upload_progress() -> tuple[Response, int, dict[str, str]]:
     store: Log = current_app.extensions["log"]
     path = stored.progress_path(callers.scoped(id))
     total = None if isinstance(body, FormFile) else bodies.length(request.environ)
-    progress = Progress(store, path, total)
-    with current_app.extensions["lease"].holding(path):  # first: without it the progress could be open for ever
+    lease: Lease = current_app.extensions["lease"]
+    progress = Progress(store, path, total, lease=lease)
+    with lease.holding(path):  # first: without it the progress could be open for ever
         try:
             progress.begin()
         except (KeyReused, StreamClosed) as error:

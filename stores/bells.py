@@ -65,13 +65,15 @@ class SharedBell:
     def __init__(self, path: Path, rung: Callable[[], None]) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._rung = rung
+        self.ring()  # a byte is there from now on: to write it again needs no space
         self._inotify = _watch(path)
         self._stop_r, self._stop_w = os.pipe()
         self._thread = threading.Thread(target=self._listen, name="shared-bell", daemon=True)
         self._thread.start()
 
     def ring(self) -> None:
-        os.pwrite(self._file, b"\0", 0)
+        with contextlib.suppress(OSError):  # a full disk: the others look by themselves, and what was written stands
+            os.pwrite(self._file, b"\0", 0)
 
     def close(self) -> None:
         os.write(self._stop_w, b"\0")

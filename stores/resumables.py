@@ -14,7 +14,6 @@ final one that waits for its parts).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -28,7 +27,7 @@ from stores import slices
 from stores.bodies import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
 from stores.errors import NoUpload, PartMissing, StoreError
-from stores.uploads import link_free
+from stores.uploads import link_free, lock
 from streaming.file_names import numbered
 
 FOLDER = ".resumable"
@@ -58,7 +57,7 @@ class FileResumables:
             self._folder.mkdir(exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             held = Held(self, upload, os.open(self.path(upload.id), flags, 0o644))
-            fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(held.fileno())
             if upload.parts:
                 self.path(upload.id, _JOINS).touch()
             held.change(upload)
@@ -84,10 +83,9 @@ class FileResumables:
         if not self.look(id).over:
             try:
                 descriptor = os.open(self.path(id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
+                if not lock(descriptor):
+                    os.close(descriptor)
+                    return None
             except OSError:
                 descriptor = -1  # finished or deleted since the look
         try:
@@ -155,7 +153,14 @@ class FileResumables:
         try:
             return self.hold(id)
         except NoUpload:
-            return Held(self, Upload(id, ""), -1)
+            pass
+        descriptor = -1
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self.path(id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if not lock(descriptor):  # it is being made
+                os.close(descriptor)
+                return None
+        return Held(self, Upload(id, ""), descriptor)
 
     def dispose(self) -> None:
         self.disk.dispose()

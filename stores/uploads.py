@@ -4,12 +4,14 @@ Rules:
 - The file's size is the offset; there is no second counter.
 - A part lies in the folder of the finished files under a hidden name (which is never served), so that giving it its
   name is one atomic step, and an existing file is never overwritten.
+- Who writes it holds a lock on it, which the kernel frees when its process is killed.
 - Before it has its name its bytes are on the disk: fdatasync, in a thread, since it may take long.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import secrets
@@ -39,12 +41,15 @@ class FileUploads:
         return os.path.lexists(self._root / name)
 
     def sweep(self, age_s: float) -> int:
-        """Delete the parts that a killed process left behind: unwritten for ``age_s`` seconds; return how many."""
+        """Delete the parts that a killed process left behind, unwritten for ``age_s`` seconds; return how many.
+
+        Their age alone says nothing: a clock that is set makes the part of a living one old.
+        """
         limit = time.time() - age_s
         swept = 0
         for part in self._root.glob(".part-*"):
             with contextlib.suppress(FileNotFoundError):
-                if part.stat().st_mtime < limit:
+                if part.stat().st_mtime < limit and _nobodys(part):
                     part.unlink()
                     swept += 1
         return swept
@@ -63,6 +68,7 @@ class Part:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = GrowingFile(disk, os.open(self._path, flags, 0o644))
+            lock(self._file.fileno())
         except OSError as error:
             raise store_error(error) from error
 
@@ -108,6 +114,23 @@ def link_free(disk: Disk, path: Path, root: Path, names: Iterable[str]) -> str:
                 disk.do(os.link, path, root / name)  # unlike rename, link never replaces
             return name
     raise NameTaken("There is a file of this name.")
+
+
+def lock(descriptor: int) -> bool:
+    """Whether nobody else works on the open file; from now on this descriptor does, until it is closed (flock)."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _nobodys(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _same(path: Path, other: Path) -> bool:

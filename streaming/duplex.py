@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import contextvars
+import errno
 import os
 import tempfile
 import time
@@ -23,7 +24,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from streaming import wire
-from streaming.errors import BadRequest
+from streaming.errors import BadRequest, DiskFull
 from streaming.events import TICK_S, Event, Source
 from streaming.pace import Pace
 from streaming.pipeline import Pipeline
@@ -119,6 +120,9 @@ class Intake:
                 self._between_pieces = True
             self._between_pieces = False
             self._fill(self._pipeline.flush())
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            self._failure = DiskFull("No space is left for what the client has not read yet.") if full else error
         except Exception as error:  # raised where the answer is made
             self._failure = error
         self.ended = True

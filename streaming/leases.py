@@ -1,7 +1,9 @@
-"""Who works on what: a stream that a worker writes to is held under its lease, and ended by others when the lease ends.
+"""Who works on what: a stream that a worker writes to is held under its lease, and ended by others when that is over.
 
 Rules:
-- A lease is a stream of its own with a sliding lifetime; a worker that lives reads it every few seconds.
+- A lease is a stream of its own; a worker that lives appends to it every few seconds. Who looks goes by its own
+  monotonic clock, and counts only while it could look: clocks are set, those of machines differ, and a store that was
+  away or has lost everything makes nobody dead.
 - What is held is one small stream a piece below ``held/<worker>/``: there are only as many as are being worked on. One
   that somebody is allowed few of is below ``slots/<caller>/<worker>/`` instead, where they are counted.
 - It is held before it is begun, or a worker killed in between would leave it open for ever. Two may hold one path: one
@@ -17,18 +19,20 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stores.base import START, Config, Log
-from stores.errors import NoStream, StoreError, StreamClosed
+from stores.errors import NoStream, StoreError, StreamClosed, StreamGone
 from streaming import chat_parts
 from streaming.events import Event, json_event
 from streaming.pace import Pace
 
 log = logging.getLogger("perennial.leases")
 
+# Seen without a renewal for so long, a worker is dead.
 LEASE_S = 10
 RENEW_S = 2.0
+_KEPT_S = 3600
 
 _LEASES = "leases/"
 _HELD = "held/"
@@ -44,20 +48,28 @@ _INTERRUPTED = {"error": "This stream was interrupted: the server that made it h
 class Lease:
     """This worker's: made after the fork; ``renew`` is called every ``RENEW_S`` seconds."""
 
-    def __init__(self, store: Log) -> None:
+    def __init__(self, store: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
         self.worker = secrets.token_hex(8)
-        self._config = Config("application/json", ttl_s=LEASE_S)
-        self._abandoned: set[str] = set()
+        self._config = Config("application/json", ttl_s=_KEPT_S, keep_events=1)
+        # How streams are to end, and marks that are to go, as soon as the store takes that.
+        self._abandoned: dict[str, Event] = {}
+        self._left: set[str] = set()
         self._renewed_at = -math.inf
+        # Of each worker that holds something: the offset of its last renewal, and since when that is known here.
+        self._renewals: dict[str, tuple[str, float]] = {}
+        self._looked_at = -math.inf
 
     def renew(self) -> None:
         """Live on, and end what the dead have left. Raises StoreError."""
         self._live()
-        self._store.read(_LEASES + self.worker, START, limit=1)
-        for path in tuple(self._abandoned):
-            end_interrupted(self._store, path)
-            self._abandoned.discard(path)
+        for path, end in tuple(self._abandoned.items()):
+            _end(self._store, path, end)
+            del self._abandoned[path]
+        for mark in tuple(self._left):
+            self._store.delete(mark)
+            self._left.discard(mark)
         living, dead = self._held()
         for path, held in dead:
             if held not in living:
@@ -73,34 +85,48 @@ class Lease:
         """
         prefix = f"{SLOTS}{caller}/" if caller else _HELD
         held = f"{prefix}{self.worker}/{secrets.token_hex(4)}/{path}"
-        if time.monotonic() - self._renewed_at > 2 * RENEW_S:
+        if self._clock() - self._renewed_at > 2 * RENEW_S:
             self._live()
         self._store.create(held, Config("application/json"))
         try:
             yield
         finally:
-            with contextlib.suppress(StoreError):  # then it expires with the lease, and is found ended
-                self._store.delete(held)
+            self._let_go(path, held)
 
-    def abandon(self, path: str) -> None:
-        """Let a stream be ended as interrupted as soon as the store takes that: whoever wrote it could not."""
-        self._abandoned.add(path)
+    def abandon(self, path: str, end: Event | None = None) -> None:
+        """Let a stream be ended as soon as the store takes that, by ``end`` or as interrupted: its writer could not."""
+        self._abandoned[path] = end or _mark(path)
 
     def lives(self, worker: str) -> bool:
+        """Whether it has renewed its lease within LEASE_S, as far as this one has looked."""
         try:
-            self._store.state(_LEASES + worker)
+            renewal = self._store.state(_LEASES + worker).tail
         except NoStream:
-            return False
-        return True
+            renewal = START
+        known, since = self._renewals.get(worker, (None, 0.0))
+        if renewal != known:
+            since = self._clock()
+            self._renewals[worker] = renewal, since
+        return self._clock() - since < LEASE_S
 
     def _live(self) -> None:
-        self._store.create(_LEASES + self.worker, self._config)
-        self._renewed_at = time.monotonic()
+        self._store.append(_LEASES + self.worker, [json_event({})], create=self._config)
+        self._renewed_at = self._clock()
+
+    def _let_go(self, path: str, held: str) -> None:
+        """Delete the mark; where the store does not take that, or the stream is still to be ended, ``renew`` does."""
+        self._left.add(held)
+        if path not in self._abandoned:
+            with contextlib.suppress(StoreError):
+                self._store.delete(held)
+                self._left.discard(held)
 
     def _held(self) -> tuple[set[str], list[tuple[str, str]]]:
         """Return what the living hold, and of the dead the marks with what each of them is for."""
         living, dead = set(), []
         lives, pace = {self.worker: True}, Pace()
+        if self._clock() - self._looked_at > LEASE_S / 2:
+            self._renewals.clear()
         for path, worker, held in self._marks():
             pace.rest()  # thousands of uploads are held at once
             if worker not in lives:
@@ -109,6 +135,8 @@ class Lease:
                 living.add(held)
             else:
                 dead.append((path, held))
+        self._looked_at = self._clock()
+        self._renewals = {worker: seen for worker, seen in self._renewals.items() if worker in lives}
         return living, dead
 
     def _marks(self) -> Iterator[tuple[str, str, str]]:
@@ -131,8 +159,12 @@ def all_paths(store: Log, prefix: str) -> Iterator[str]:
 
 def end_interrupted(store: Log, path: str) -> None:
     """Append that it failed to the stream and close it, if it is there and open."""
-    with contextlib.suppress(NoStream, StreamClosed):
-        store.append(path, [_mark(path)], close=True)
+    _end(store, path, _mark(path))
+
+
+def _end(store: Log, path: str, end: Event) -> None:
+    with contextlib.suppress(NoStream, StreamGone, StreamClosed):
+        store.append(path, [end], close=True)
 
 
 def _mark(path: str) -> Event:

@@ -13,6 +13,7 @@ from stores.base import Config, Log
 from stores.errors import StoreError
 from streaming.accounts import tally
 from streaming.events import Event, json_event
+from streaming.leases import Lease
 from streaming.rates import Rate
 
 log = logging.getLogger("perennial.progress")
@@ -26,11 +27,15 @@ class Progress:
     """The progress of one upload, on ``path``; ``total_bytes`` is None when it was not announced.
 
     Its events are ``progress`` {received, total, rate, left_s}, and at the end ``complete`` or ``failed``. ``rate`` is
-    in bytes a second, ``left_s`` null where nobody can know.
+    in bytes a second, ``left_s`` null where nobody can know. ``lease``: tells its end where the store does not take it
+    now; without one that raises StoreError.
     """
 
-    def __init__(self, store: Log, path: str, total_bytes: int | None, received: int = 0) -> None:
+    def __init__(
+        self, store: Log, path: str, total_bytes: int | None, received: int = 0, lease: Lease | None = None
+    ) -> None:
         self._store = store
+        self._lease = lease
         self._path = path
         self._total_bytes = total_bytes
         self._rate = Rate(received)
@@ -77,5 +82,11 @@ class Progress:
         return json_event({**told, **(more or {})}, "progress")
 
     def _end(self, event: Event) -> None:
-        self._store.append(self._path, [event], create=JSON)
-        self._store.close(self._path)
+        try:
+            self._store.append(self._path, [event], create=JSON)
+            self._store.close(self._path)
+        except StoreError:
+            if self._lease is None:
+                raise
+            log.exception("%s: its end could not be told, and that is tried again", self._path)
+            self._lease.abandon(self._path, event)

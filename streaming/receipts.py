@@ -58,6 +58,7 @@ class Receipt:
         self._counts = Counts()
         self._hash = hashlib.sha256()
         self._held = ExitStack()
+        self._lease: Lease | None = None
         self._told_at = time.monotonic()
         self._ended = False
 
@@ -67,6 +68,7 @@ class Receipt:
         owner = {**self._told("progress"), "export": secrets.token_hex(4)}
         self._store.append(self._path, [json_event(owner, "progress")], create=config, key="begin")
         self._held.enter_context(lease.holding(self._path))
+        self._lease = lease
 
     def moved(self, block: Block) -> None:
         """Count a block's rows, and tell of it now and then."""
@@ -118,10 +120,13 @@ class Receipt:
             self._tell(told, type, close=True)
 
     def _tell(self, told: Mapping[str, Any], type: str, close: bool = False) -> None:
+        event = json_event(told, type)
         try:
-            self._store.append(self._path, [json_event(told, type)], close=close)
+            self._store.append(self._path, [event], close=close)
         except StoreError:
             log.exception("%s: its receipt could not be written; the export goes on", self._path)
+            if close and self._lease is not None:
+                self._lease.abandon(self._path, event)
 
 
 class Receipted:

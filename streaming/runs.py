@@ -98,6 +98,9 @@ class Run:
                     how = "interrupted"
                     end_interrupted(self._store, self.path)
                     raise
+                except StoreError:
+                    self._lease.abandon(self.path)
+                    raise
         except StoreError:
             how = "failed"
             log.exception("%s: its log failed", self.path)

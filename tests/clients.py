@@ -12,6 +12,7 @@ import json
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
@@ -53,10 +54,13 @@ class Answer:
 class RawClient:
     """One connection. What it sends is sent as it is; h11 reads what comes back.
 
-    ``receive_buffer_bytes``: SO_RCVBUF, so small a window that a server's writes soon block. Usable in ``with``.
+    ``receive_buffer_bytes``: SO_RCVBUF, so small a window that a server's writes soon block. ``tls``: what it trusts,
+    where the server speaks TLS. Usable in ``with``.
     """
 
-    def __init__(self, port: int, *, receive_buffer_bytes: int = 0, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, port: int, *, receive_buffer_bytes: int = 0, timeout_s: float = 10.0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.timeout_s = timeout_s
         self.socket = socket.socket()
         if receive_buffer_bytes:
@@ -65,6 +69,8 @@ class RawClient:
         self.socket.settimeout(timeout_s)
         try:
             self.socket.connect(("127.0.0.1", port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         except OSError:
             self.socket.close()
             raise

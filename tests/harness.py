@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -64,7 +64,7 @@ class LiveServer:
     """``gunicorn -c gunicorn.conf.py wsgi:app`` in ``folder``; ``env`` adds settings and gunicorn's variables.
 
     ``tls``: what its clients trust, where ``env`` makes it speak TLS. ``application``: another than ``wsgi:app``.
-    ``code``: where the project is.
+    ``code``: where the project is. ``command``: another one, ``{port}`` in it is the port; ``folder`` is where it runs.
     """
 
     running: ClassVar[list[LiveServer]] = []
@@ -76,9 +76,11 @@ class LiveServer:
         tls: ssl.SSLContext | None = None,
         application: str = "wsgi:app",
         code: Path = ROOT,
+        command: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._code = code
+        self._command = command
         self._tls = tls
         self._application = application
         self.log_path = folder / "server.log"
@@ -122,14 +124,16 @@ class LiveServer:
     def _spawn(self) -> None:
         # gunicorn would try a port in use for five seconds; the log says it at once.
         arguments, environ = ["-c", "gunicorn.conf.py", self._application], self._environ()
+        command = [part.format(port=self.port) for part in self._command]
+        own = command or self._code != ROOT or any(name.startswith(("LD_", "PYTHON")) for name in self._overrides)
         with self.log_path.open("ab") as log:
             self._begin = log.tell()
-            if self._code == ROOT and not any(name.startswith(("LD_", "PYTHON")) for name in self._overrides):
+            if not own:
                 self._process = Forked(arguments, ROOT, environ, self.log_path)
                 return
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *arguments],
-                cwd=self._code,
+                [sys.executable, "-m", *(command or ["gunicorn", *arguments])],
+                cwd=self.folder if command else self._code,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -168,7 +172,7 @@ class LiveServer:
 
     def answers(self) -> bool:
         """Whether a worker is there and serves."""
-        return bool(self.pids()) and self._get_status("/readyz") == 200
+        return bool(self._command or self.pids()) and self._get_status("/readyz") == 200
 
     def _get_status(self, path: str) -> int:
         try:

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ def program() -> Path | None:
 class RedisServer:
     """One redis-server that keeps its data in ``folder``; with ``appendonly`` everything that it acknowledged.
 
-    ``options``: further ones of redis.conf, as ``maxmemory="2mb"``.
+    ``options``: further ones of redis.conf, as ``maxmemory="2mb"``; ``environment``: what is added to this process's.
     """
 
-    def __init__(self, folder: Path, appendonly: str = "always", **options: str) -> None:
+    def __init__(
+        self, folder: Path, appendonly: str = "always", environment: Mapping[str, str] | None = None, **options: str
+    ) -> None:
         self.folder = folder
+        self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self._options = {"appendonly": "no" if appendonly == "no" else "yes", "save": ""} | options
         if appendonly != "no":
@@ -54,7 +58,8 @@ class RedisServer:
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder)} | self._options
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([str(program()), *arguments], stdout=log, stderr=log)
+            command = [str(program()), *arguments]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         eventually(self._answers, 10.0, f"an answer of redis-server, whose log is {self.folder / 'redis.log'}")
         return self
 
@@ -74,6 +79,14 @@ class RedisServer:
     def restart(self, number: int = signal.SIGTERM) -> None:
         """End it and start it again on its port, with the data that it kept."""
         self.stop(number)
+        self.start()
+
+    def replace(self) -> None:
+        """Let another one answer on its port, that knows nothing: a failover to a replica that had got nothing yet."""
+        self.stop(signal.SIGKILL)
+        for file in [*self.folder.glob("*.aof*"), *self.folder.glob("*.rdb")]:
+            file.unlink()
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
         self.start()
 
     def pause(self) -> None:

@@ -6,6 +6,7 @@ import gzip
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from settings import ROOT
 from streaming.compression import Gunzip, zstd
 from streaming.duplex import Spool, duplex
-from streaming.errors import BadRequest, TooLarge
+from streaming.errors import BadRequest, DiskFull, TooLarge
 from streaming.pipeline import Limits, Pipeline
 from streaming.wire import DUPLEX
 
@@ -113,6 +114,15 @@ def test_a_full_disk_is_no_shorter_answer() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
     assert run.stdout.split()[0] == "refused"
+
+
+def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for what the client does not read, it gets the status for that, as long as it can."""
+    # full(4): every write is ENOSPC
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))  # noqa: SIM115
+    source = duplex(iter([b"x" * 2**20] * 3), Pipeline(["identity"], LIMITS), {}, 2**28)
+    with pytest.raises(DiskFull):
+        list(source)
 
 
 # The source

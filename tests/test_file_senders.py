@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from settings import ROOT
 from streaming.connections import RESPONSE
 from streaming.ranges import Span
 from streaming.senders import FileBody, _in_memory
+from tests.certificates import self_signed
 from tests.harness import LiveServer, RawClient
 from tests.nginx import PROGRAM, nginx, proxy
 
@@ -204,13 +203,7 @@ def test_a_file_that_is_not_in_memory_is_read_ahead(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_over_tls_the_bytes_are_the_same(tmp_path: Path, sample_database: str) -> None:
     """Where sendfile would send past the encryption, blocks are sent: the whole, and a range."""
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("openssl is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    made = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 {subject}"
-    command = [openssl, *made.split(), "-keyout", key, "-out", certificate]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    key, certificate = self_signed(tmp_path)
     env = {"GUNICORN_CMD_ARGS": f"--keyfile {key} --certfile {certificate}", "DATABASE_URL": sample_database}
     server = LiveServer(tmp_path / "server", env, ssl.create_default_context(cafile=str(certificate)))
     try:

@@ -51,13 +51,14 @@ PURE = {
 # What stores promise: all that the others may know of them.
 PROTOCOLS = ("stores.base", "stores.bodies", "stores.tables")
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
-MODULES = {"app", "wsgi", "worker", "relief", "processors", "doctor", "settings"}
+MODULES = {"app", "wsgi", "worker", "relief", "flags", "processors", "doctor", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
 MAY_IMPORT = {
-    "wsgi": {"app"},
-    "gunicorn.conf": {"app", "settings", "worker", "relief", "processors", "streaming"},
+    "wsgi": {"app", "flags"},
+    "gunicorn.conf": {"app", "settings", "worker", "relief", "flags", "processors", "streaming"},
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
+    "flags": set(),
     "processors": set(),
     "doctor": set(),
     "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},

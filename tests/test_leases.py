@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from stores.base import START, Config
-from stores.errors import NoStream
+from stores.errors import NoStream, StoreFull
 from stores.memory import MemoryLog
-from streaming.events import Event
-from streaming.leases import LEASE_S, Lease
+from streaming.events import Event, json_event
+from streaming.leases import LEASE_S, RENEW_S, Lease
 
 
 class Clock:
@@ -36,6 +37,14 @@ def log(clock: Clock) -> Iterator[MemoryLog]:
     log.dispose()
 
 
+def pass_lease(clock: Clock, *living: Lease) -> None:
+    """Let more time pass than a lease has, in which the living renew theirs."""
+    for _ in range(LEASE_S // int(RENEW_S) + 2):
+        clock.now += RENEW_S
+        for lease in living:
+            lease.renew()
+
+
 def last(log: MemoryLog, path: str) -> Event:
     return log.read(path, START).events[-1]
 
@@ -43,14 +52,13 @@ def last(log: MemoryLog, path: str) -> Event:
 @pytest.mark.parametrize(("path", "mark"), [("uploads/a", "failed"), ("runs/a", "run-failed")])
 def test_what_the_dead_held_is_ended(log: MemoryLog, clock: Clock, path: str, mark: str) -> None:
     """The stream gets its mark and its end when the lease of its worker is over, and not before."""
-    dead, living = Lease(log), Lease(log)
+    dead, living = Lease(log, clock), Lease(log, clock)
     log.append(path, [Event(b"{}")], create=Config("application/json"))
     held = dead.holding(path)
     held.__enter__()  # and never left: its worker was killed
     living.renew()
     assert not log.state(path).closed
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     assert log.state(path).closed
     assert last(log, path).type == mark
     assert "interrupted" in json.loads(last(log, path).data)["error"]
@@ -59,7 +67,7 @@ def test_what_the_dead_held_is_ended(log: MemoryLog, clock: Clock, path: str, ma
 
 def test_a_worker_that_renews_keeps_what_it_holds(log: MemoryLog, clock: Clock) -> None:
     """However long the work takes, as long as its worker lives."""
-    working, other = Lease(log), Lease(log)
+    working, other = Lease(log, clock), Lease(log, clock)
     log.append("runs/a", [Event(b"x")], create=Config())
     with working.holding("runs/a"):
         for _ in range(10):
@@ -71,72 +79,130 @@ def test_a_worker_that_renews_keeps_what_it_holds(log: MemoryLog, clock: Clock) 
 
 def test_what_is_done_is_held_no_more(log: MemoryLog, clock: Clock) -> None:
     """A stream that was let go is not ended when its worker dies later."""
-    done, living = Lease(log), Lease(log)
+    done, living = Lease(log, clock), Lease(log, clock)
     log.append("runs/a", [Event(b"x")], create=Config())
     with done.holding("runs/a"):
         pass
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     assert not log.state("runs/a").closed
 
 
 def test_a_stream_that_has_ended_is_left_as_it_is(log: MemoryLog, clock: Clock) -> None:
     """Killed between the end of the stream and letting it go: a whole stream stays whole."""
-    dead, living = Lease(log), Lease(log)
+    dead, living = Lease(log, clock), Lease(log, clock)
     log.append("runs/a", [Event(b"x")], create=Config(), close=True)
     held = dead.holding("runs/a")
     held.__enter__()  # and never left: its worker was killed
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     assert last(log, "runs/a").data == b"x"
 
 
 def test_a_stream_that_is_gone_is_no_failure(log: MemoryLog, clock: Clock) -> None:
     """What it held may have been deleted meanwhile."""
-    dead, living = Lease(log), Lease(log)
+    dead, living = Lease(log, clock), Lease(log, clock)
     held = dead.holding("runs/a")
     held.__enter__()  # and never left: its worker was killed
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     with pytest.raises(NoStream):
         log.state("runs/a")
 
 
 def test_the_death_of_who_was_refused_ends_nothing(log: MemoryLog, clock: Clock) -> None:
     """Two workers hold a path for a moment, when the second asks for an upload id that is taken: the first goes on."""
-    working, refused, other = Lease(log), Lease(log), Lease(log)
+    working, refused, other = Lease(log, clock), Lease(log, clock), Lease(log, clock)
     log.append("uploads/a", [Event(b"{}")], create=Config("application/json"))
     held = refused.holding("uploads/a")
     held.__enter__()  # and never left: its worker was killed
     with working.holding("uploads/a"):
-        clock.now += LEASE_S + 1
-        working.renew()
-        other.renew()
+        pass_lease(clock, working, other)
         assert not log.state("uploads/a").closed
     assert not list(log.paths("held/"))
 
 
 def test_letting_go_once_is_not_letting_go_twice(log: MemoryLog, clock: Clock) -> None:
     """A second request of the same worker for the same path, refused, does not take the first one's mark away."""
-    dead, living = Lease(log), Lease(log)
+    dead, living = Lease(log, clock), Lease(log, clock)
     log.append("uploads/a", [Event(b"{}")], create=Config("application/json"))
     held = dead.holding("uploads/a")
     held.__enter__()  # and never left: its worker was killed
     with dead.holding("uploads/a"):
         pass
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     assert last(log, "uploads/a").type == "failed"
 
 
 @pytest.mark.slow
 def test_however_many_are_held_all_are_ended(log: MemoryLog, clock: Clock) -> None:
     """More than a store tells at a time."""
-    dead, living = Lease(log), Lease(log)
+    dead, living = Lease(log, clock), Lease(log, clock)
     held = [dead.holding(f"runs/{number}") for number in range(1005)]
     for number, each in enumerate(held):
         log.create(f"runs/{number}", Config())
         each.__enter__()  # and never left: its worker was killed
-    clock.now += LEASE_S + 1
-    living.renew()
+    pass_lease(clock, living)
     assert all(log.state(path).closed for path in (f"runs/{number}" for number in range(1005)))
+
+
+@pytest.mark.parametrize("hours", [-6, 6])
+def test_a_clock_that_is_set_makes_nobody_dead_and_nobody_immortal(hours: int) -> None:
+    """The time of day steps, forward or back: the living go on, and the dead are found as soon as ever."""
+    time_of_day, clock = Clock(), Clock()
+    log = MemoryLog(clock=time_of_day)
+    working, other, dead = Lease(log, clock), Lease(log, clock), Lease(log, clock)
+    for path in ("runs/working", "runs/dead"):
+        log.append(path, [Event(b"x")], create=Config())
+    held = dead.holding("runs/dead")
+    held.__enter__()  # and never left: its worker was killed
+    with working.holding("runs/working"):
+        other.renew()
+        time_of_day.now += 3600 * hours
+        other.renew()  # before the other two could renew theirs
+        assert not log.state("runs/working").closed
+        pass_lease(clock, working, other)
+        assert log.state("runs/dead").closed
+        assert not log.state("runs/working").closed
+    log.dispose()
+
+
+def test_a_store_that_was_away_makes_nobody_dead(log: MemoryLog, clock: Clock) -> None:
+    """Nobody could renew meanwhile: who comes back first does not take the others for dead, nor after it lost all."""
+    working, other = Lease(log, clock), Lease(log, clock)
+    log.append("runs/a", [Event(b"x")], create=Config())
+    with working.holding("runs/a"):
+        other.renew()
+        clock.now += 10 * LEASE_S
+        other.renew()
+        assert not log.state("runs/a").closed
+        log.delete(f"leases/{working.worker}")
+        other.renew()
+        assert not log.state("runs/a").closed
+
+
+class Full:
+    """A log that takes nothing more while ``full``."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.full = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.full and name in ("append", "create", "delete", "close"):
+            raise StoreFull("No space is left.")
+        return getattr(self._log, name)
+
+
+def test_what_a_full_store_did_not_take_is_done_later(log: MemoryLog, clock: Clock) -> None:
+    """The end of a stream and the mark on it wait for room; the end is the one that its writer had to say."""
+    full = Full(log)
+    lease = Lease(full, clock)  # type: ignore[arg-type]  # a Log, all but its name
+    log.append("exports/a", [Event(b"{}")], create=Config("application/json"))
+    with lease.holding("exports/a"), lease.holding("runs/b"):
+        full.full = True
+        lease.abandon("exports/a", json_event({"rows": 3}, "complete"))
+    assert len(log.paths("held/")) == 2
+    with pytest.raises(StoreFull):
+        lease.renew()
+    full.full = False
+    lease.renew()
+    assert (last(log, "exports/a").type, log.state("exports/a").closed) == ("complete", True)
+    assert not log.paths("held/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -269,6 +270,19 @@ def test_what_is_old_is_swept(store: FileResumables, root: Path) -> None:
     left = {name.partition(".")[0] for name in hidden(root)}
     assert left == {"held-all-the-time", "young-upload-0001"}
     assert shown(root) == {"a.txt": b"abc"}
+
+
+def test_what_is_being_made_is_no_stray(store: FileResumables, root: Path) -> None:
+    """Its file is there before its record, and a clock that was set makes it old: its maker's lock tells them apart."""
+    path = root / ".resumable" / "being-made-000001"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.utime(path, (0, 0))
+        store.sweep()
+        assert path.exists()
+    store.sweep()
+    assert not path.exists()
 
 
 def test_parts_that_were_used_expire_sooner(store: FileResumables) -> None:

@@ -158,6 +158,16 @@ def test_a_full_disk_is_store_full_and_passes(log: SQLiteLog) -> None:
     assert texts(log.read("a", START)) == ["1", "2"]
 
 
+def test_who_cannot_ring_on_a_full_disk_has_written(path: Path) -> None:
+    """The bell of the other workers is a byte in a file: where that fails, what was committed stands."""
+    path.with_name(path.name + "-bell").symlink_to("/dev/full")  # full(4): every write is ENOSPC
+    log = SQLiteLog(path)
+    for text in ("1", "2"):
+        add(log, "a", events(text))
+    assert texts(log.read("a", START)) == ["1", "2"]
+    log.dispose()
+
+
 def test_a_log_that_was_disposed_of_says_so(path: Path) -> None:
     """A late write is a StoreError, no hang."""
     log = SQLiteLog(path)

@@ -224,6 +224,17 @@ def test_sweep_takes_what_was_left_behind(uploads: Uploads, root: Path) -> None:
     assert young.finish("young") == "young"
 
 
+def test_a_clock_that_is_set_sweeps_nothing_away(uploads: Uploads, root: Path) -> None:
+    """A part looks as old as the step forward until its next write: what somebody works on stays."""
+    part = uploads.begin()
+    part.write(b"a")
+    os.utime(root / part._path.name, (0, 0))  # type: ignore[attr-defined]
+    assert uploads.sweep(500) == 0
+    part.write(b"b")
+    assert part.finish("ab") == "ab"
+    assert there(root) == {"ab": b"ab"}
+
+
 def test_a_finished_file_is_read_by_others(uploads: Uploads, root: Path) -> None:
     """A web server beside this one may serve it: no owner-only mode."""
     store(uploads, "a", b"x")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.survive import bodies, chats, faults, logs, streams
-from tests.survive.caller import Caller, Finding
+from tests.survive.caller import Caller, Finding, Mishaps
 from tests.survive.stage import STORES, Stage, available, script, stage
 from tests.survive.truth import Truth
 
@@ -55,24 +55,30 @@ class Told:
     kinds: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     connections: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.kinds.items()))
         faults = ", ".join(f"{name} {count}" for name, count in self.faults.most_common())
-        return f"{self.episodes} episodes, {self.connections} connections\nkinds: {kinds}\nfaults: {faults}"
+        done = f"{self.episodes} episodes, {self.connections} connections\nkinds: {kinds}\nfaults: {faults}"
+        return "\n".join([done, *(f"not drawn: {name}: {why}" for name, why in self.missing.items())])
 
 
-def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
-    """Raises Finding, whose text begins with the seed."""
+def episode(stage: Stage, seed: int, told: Told, only: str = "", always: str = "") -> None:
+    """``only``: a kind of stream, ``always``: a fault. Raises Finding, whose text begins with the seed."""
     rng = random.Random(seed)
     chosen = [only] * 3 if only else rng.sample(list(KINDS), rng.randint(3, 7))
-    name, fault = faults.draw(stage, rng)
+    name, fault = faults.draw(stage, rng, always)
+    stage.mishaps = Mishaps()
     model, plays = script(rng)
     stage.model.plays(*plays["steps"], status=plays["status"])  # type: ignore[misc,arg-type]
     storm_s = rng.uniform(*STORM_S)
     deadline = time.monotonic() + storm_s + PATIENCE_S
     callers = [
-        Caller(stage.proxy.port, f"{kind}-{seed}-{n}", random.Random(rng.random()), deadline, model == "whole")
+        Caller(
+            *(stage.proxy.port, f"{kind}-{seed}-{n}", random.Random(rng.random())),
+            *(deadline, model == "whole", stage.mishaps),
+        )
         for n, kind in enumerate(chosen)
     ]
     findings: list[str] = []
@@ -94,7 +100,7 @@ def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
         stage.settled()
     except Finding as finding:
         raise Finding(
-            f"--seed {seed} --episodes 1{f' --only {only}' if only else ''}: {chosen}, the server: {name}, "
+            f"--seed {seed} --episodes 1{_flags(stage, only, always)}: {chosen}, the server: {name}, "
             f"the model: {model}: {finding}\n{stage.server.tail(40)}"
         ) from None
     told.episodes += 1
@@ -102,6 +108,12 @@ def episode(stage: Stage, seed: int, told: Told, only: str = "") -> None:
     told.faults.update({name: 1, f"model: {model}": 1})
     told.faults.update(Counter(stage.proxy.faults) - before)
     told.connections += sum(caller.connections for caller in callers)
+
+
+def _flags(stage: Stage, only: str, always: str) -> str:
+    """What else the same episode is asked for with."""
+    stores = " --stores " + ("servers" if stage.redis else "embedded")
+    return stores + (f" --only {only}" if only else "") + (f" --fault '{always}'" if always else "")
 
 
 def _weather(
@@ -118,17 +130,18 @@ def _weather(
     stage.proxy.calm()
 
 
-def survive(seed: int, episodes: int, seconds: float, stores: list[str], only: str = "") -> Told:
+def survive(seed: int, episodes: int, seconds: float, stores: list[str], only: str = "", always: str = "") -> Told:
     """At most so many episodes and so long. The first episode's seed is ``seed``, each next one's is one more."""
     told = Told()
     until = time.monotonic() + seconds
     while told.episodes < episodes and time.monotonic() < until:
         kind = stores[told.episodes // OF_A_STAGE % len(stores)]
         with stage(kind, seed) as made:
+            told.missing |= {name: why for name, why in faults.missing(made).items() if why != faults.NONE_HERE}
             for _ in range(OF_A_STAGE):
                 if told.episodes >= episodes or time.monotonic() >= until:
                     break
-                episode(made, seed + told.episodes, told, only)
+                episode(made, seed + told.episodes, told, only, always)
                 if told.episodes % 20 == 0:
                     print(f"{told.episodes} episodes", file=sys.stderr, flush=True)  # noqa: T201
     return told
@@ -141,11 +154,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10_000.0, help="at most so long")
     parser.add_argument("--stores", choices=STORES, action="append", help="one of the stages only")
     parser.add_argument("--only", choices=sorted(KINDS), default="", help="one kind of stream only")
+    parser.add_argument("--fault", choices=sorted(faults.FAULTS), default="", help="this one in every episode")
     asked = parser.parse_args()
     stores = [each for each in asked.stores or STORES if available(each)]
     print(f"seed {asked.seed}, stores {stores}", flush=True)  # noqa: T201
     try:
-        print(survive(asked.seed, asked.episodes, asked.seconds, stores, asked.only))  # noqa: T201
+        print(survive(asked.seed, asked.episodes, asked.seconds, stores, asked.only, asked.fault))  # noqa: T201
     except Finding as finding:
         print(f"FOUND: {finding}", file=sys.stderr)  # noqa: T201
         return 1

@@ -3,6 +3,7 @@
 Rules:
 - What a client has seen of an answer that was cut is what came before; only a clean end says that it was whole.
 - A refusal that says "later" (429, 502, 503, 504) is waited out; any other status is its kind's to judge.
+- What a fault has taken from everybody (``Mishaps``) must be told; whoever is told begins anew.
 - Nobody waits for ever: what has not come to its end by ``deadline`` is a finding.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from tests.clients import Answer, RawClient
 
@@ -24,18 +26,45 @@ class Finding(AssertionError):
     """Something that must not happen."""
 
 
+@dataclass
+class Mishaps:
+    """What has befallen the server in this episode that a client must be told of, and then may have lost.
+
+    ``full``: its disk; ``emptied``: its Redis, which has lost everything; ``stepped``: its clock, so that what had a
+    lifetime may be over.
+    """
+
+    full: bool = False
+    emptied: bool = False
+    stepped: bool = False
+
+    @property
+    def lifetimes(self) -> bool:
+        """Whether what has a lifetime may be gone."""
+        return self.emptied or self.stepped
+
+
 class Caller:
     """``name``: one of its own in this run. ``deadline``: time.monotonic. ``connections``: how many it needed.
 
     ``finishes``: whether the model comes to its end, so that an answer may.
     """
 
-    def __init__(self, port: int, name: str, rng: random.Random, deadline: float, finishes: bool = True) -> None:
+    def __init__(
+        self,
+        port: int,
+        name: str,
+        rng: random.Random,
+        deadline: float,
+        finishes: bool = True,
+        mishaps: Mishaps | None = None,
+    ) -> None:
         self.port = port
         self.name = name
         self.rng = rng
         self.deadline = deadline
         self.finishes = finishes
+        self.mishaps = mishaps or Mishaps()
         self.connections = 0
 
     def ask(
@@ -64,6 +93,14 @@ class Caller:
             answer.end = answer.end or "cut"
         return answer
 
+    def beside(self, name: str) -> Caller:
+        """Return another client of the same work: who publishes what this one reads."""
+        return Caller(self.port, f"{self.name} {name}", self.rng, self.deadline, self.finishes, self.mishaps)
+
+    def again(self) -> Caller:
+        """Return who begins anew, under another name: what was begun under this one is lost, and that was told."""
+        return Caller(self.port, f"{self.name}-again", self.rng, self.deadline, self.finishes, self.mishaps)
+
     def later(self) -> None:
         """A client comes back after a while."""
         time.sleep(self.rng.uniform(0.02, 0.25))
@@ -86,7 +123,8 @@ class Caller:
 
     def passing(self, answer: Answer, *fine: int) -> None:
         """Raise Finding for a status that no client comes back after, and that is not one of ``fine`` either."""
-        if answer.status not in (0, *PASSING, *fine):
+        full = (507,) if self.mishaps.full else ()
+        if answer.status not in (0, *PASSING, *full, *fine):
             raise Finding(f"{self.name}: {answer}")
 
 

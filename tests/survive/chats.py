@@ -46,11 +46,13 @@ def _chat(caller: Caller, truth: Truth, protocol: str) -> None:
     while True:
         caller.later()
         answer = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol={protocol}")
-        caller.passing(answer, 200, 401, 500)
+        caller.passing(answer, 200, 401, 500, *((404, 410) if caller.mishaps.lifetimes else ()))
         if answer.status == 200 and _judged(caller, answer, protocol, truth):
             return
-        if answer.status == 204:
-            raise Finding(f"{caller.name}: its answer had begun, and there is none")
+        if answer.status in (204, 404, 410):
+            if not caller.mishaps.lifetimes:
+                raise Finding(f"{caller.name}: its answer had begun, and there is none")
+            return _chat(caller.again(), truth, protocol)
         if answer.status in (500, 502, 504):
             return
         if protocol == "text" and _failed(caller, truth):

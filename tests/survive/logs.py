@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ def events(caller: Caller, _: Truth) -> None:
     """A topic of its own: one publishes, each event with a key until it is acknowledged, and an EventSource follows."""
     count = caller.rng.randint(10, 60)
     topic = caller.name
-    with _beside(lambda: _publish(caller, topic, count)):
-        seen: list[int] = []
-        last = ""
-        while len(seen) < count:
+    seen: list[int | None] = []  # None: it was told that something is lost
+    last = ""
+    with _beside(lambda: _publish(caller, topic, range(count))) as published:
+        while count - 1 not in seen and count not in seen:
             returning = (("Last-Event-ID", last),) if last else ()
             stream = EventStream()
             stream.last_event_id = stream._id = last
@@ -31,7 +32,7 @@ def events(caller: Caller, _: Truth) -> None:
                 "GET",
                 f"/api/events?topic={topic}&follow=1",
                 (*_EVENTS, *returning),
-                enough=lambda answer: bytes(answer.body).count(b'data: {"n":') >= count - len(seen),
+                enough=lambda answer: _ends(bytes(answer.body), count),
             )
             if last and answer.status not in (0, 200):
                 raise Finding(f"{caller.name}: an EventSource died of {answer}")
@@ -40,16 +41,38 @@ def events(caller: Caller, _: Truth) -> None:
                 for event in stream.feed(bytes(answer.body)):
                     if event.type == "notification":
                         seen.append(json.loads(event.data)["n"])
+                    elif event.type == "stream-reset" and caller.mishaps.emptied:
+                        seen.append(None)
                     elif event.type not in ("connected", "stream-error"):
                         raise Finding(f"{caller.name}: {event}")
                 last = stream.last_event_id
+            if caller.mishaps.emptied and not published.is_alive():
+                _publish(caller, topic, range(count, count + 1))  # the last one may have been among the lost
             caller.later()
-    same(caller.name, repr(seen).encode(), repr(list(range(count))).encode())
+    if caller.mishaps.emptied:
+        _told(caller, seen)
+    else:
+        same(caller.name, repr(seen).encode(), repr(list(range(count))).encode())
 
 
-def _publish(caller: Caller, topic: str, count: int) -> None:
-    publisher = Caller(caller.port, f"{caller.name} publisher", caller.rng, caller.deadline)
-    for n in range(count):
+def _ends(body: bytes, count: int) -> bool:
+    """Whether the last event is there; to know it nothing of the frames is needed."""
+    return any(b'data: {"n":%d}\n' % n in body for n in (count - 1, count))
+
+
+def _told(caller: Caller, seen: list[int | None]) -> None:
+    """Raise Finding where something was doubled, or is missing and nobody said so; before the first one nobody can."""
+    numbers = [n for n in seen if n is not None]
+    if numbers != sorted(set(numbers)):
+        raise Finding(f"{caller.name}: doubled, or out of order: {seen}")
+    for before, after in itertools.pairwise(seen):
+        if before is not None and after is not None and after != before + 1:
+            raise Finding(f"{caller.name}: what is between {before} and {after} is missing, and nobody said so: {seen}")
+
+
+def _publish(caller: Caller, topic: str, numbers: range) -> None:
+    publisher = caller.beside("publisher")
+    for n in numbers:
         headers = (*_JSON, ("Idempotency-Key", f"{topic}-{n}"))
         publisher.insist("POST", f"/api/notifications?topic={topic}", headers, json.dumps({"n": n}).encode(), (201,))
 
@@ -61,21 +84,33 @@ def durable(caller: Caller, truth: Truth) -> None:
     binary = (("Content-Type", "application/octet-stream"),)
     caller.insist("PUT", target, binary, b"", (200, 201))
     with _beside(lambda: _append(caller, target, truth.file[:size])):
-        got, offset, closed = b"", "-1", False
-        while not closed:
-            answer = caller.ask("GET", f"{target}?offset={offset}&live=long-poll")
-            caller.passing(answer, 200, 204)
-            if answer.status in (200, 204) and answer.end == "clean":
-                got += bytes(answer.body)
-                offset = answer.header("stream-next-offset", offset)
-                closed = answer.header("stream-closed") == "true"
-            prefix(caller.name, got, truth.file[:size])
-            caller.later()
-    same(caller.name, got, truth.file[:size])
+        whole = _read(caller, target, truth.file[:size])
+    if not whole:
+        durable(caller.again(), truth)
+
+
+def _read(caller: Caller, target: str, expected: bytes) -> bool:
+    """Read to the end; False when it was told that the stream is lost."""
+    got, offset, closed = b"", "-1", False
+    while not closed:
+        answer = caller.ask("GET", f"{target}?offset={offset}&live=long-poll")
+        lost = (400, 404, 410) if caller.mishaps.emptied else ()
+        caller.passing(answer, 200, 204, *lost)
+        if answer.status in lost:
+            return False
+        if answer.status in (200, 204) and answer.end == "clean":
+            got += bytes(answer.body)
+            offset = answer.header("stream-next-offset", offset)
+            closed = answer.header("stream-closed") == "true"
+        prefix(caller.name, got, expected)
+        caller.later()
+    same(caller.name, got, expected)
+    return True
 
 
 def _append(caller: Caller, target: str, content: bytes) -> None:
-    producer = Caller(caller.port, f"{caller.name} producer", caller.rng, caller.deadline)
+    """Append all of it and close; or give up, when it was told that the stream is lost."""
+    producer = caller.beside("producer")
     at, seq = 0, 0
     while at < len(content):
         piece = content[at : at + caller.rng.randint(1, max(1, len(content) // 8))]
@@ -87,11 +122,19 @@ def _append(caller: Caller, target: str, content: bytes) -> None:
             ("Producer-Seq", str(seq)),
             *((("Stream-Closed", "true"),) if at == len(content) else ()),
         )
-        producer.insist("POST", target, headers, piece, (200, 204))
+        while True:
+            answer = producer.ask("POST", target, headers, piece)
+            if answer.status in (200, 204) and answer.end == "clean":
+                break
+            # 409: the stream was made again under this name, by a PUT that was repeated.
+            if answer.status in (404, 409) and caller.mishaps.emptied:
+                return
+            producer.passing(answer, 200, 204)
+            producer.later()
         seq += 1
 
 
-def durable_run(caller: Caller, _: Truth) -> None:
+def durable_run(caller: Caller, truth: Truth) -> None:
     """``?durable=1``: its bytes again under Location, whole or visibly not, also when its worker was killed."""
     count = caller.rng.randint(20, 120)
     expected = b"".join(b"Chunk %d\n" % n for n in range(count))
@@ -107,7 +150,10 @@ def durable_run(caller: Caller, _: Truth) -> None:
     got, offset = b"", "-1"
     while True:
         answer = caller.ask("GET", f"{location}?offset={offset}&live=long-poll")
-        caller.passing(answer, 200, 204, 410)
+        lost = (400, 404) if caller.mishaps.lifetimes else ()
+        caller.passing(answer, 200, 204, 410, *lost)
+        if answer.status in lost:
+            return durable_run(caller.again(), truth)
         if answer.status == 410:  # its worker was killed: it is told, and what came before it is right
             prefix(caller.name, got, expected)
             return
@@ -122,8 +168,8 @@ def durable_run(caller: Caller, _: Truth) -> None:
 
 
 @contextmanager
-def _beside(work: object) -> Iterator[None]:
-    """Do ``work`` in a thread meanwhile; what it raises is raised at the end."""
+def _beside(work: object) -> Iterator[threading.Thread]:
+    """Do ``work`` in a thread meanwhile, which is yielded; what it raises is raised at the end."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -137,7 +183,7 @@ def _beside(work: object) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             stack.callback(thread.join)
-            yield
+            yield thread
     finally:
         if failures:
             raise failures[0]

@@ -1,19 +1,18 @@
 """Where an episode happens: a server of two workers with its stores, a model's server, and the proxy before it.
 
-Two stages: SQLite for all, or Redis for the log and PostgreSQL for the tables.
+Two stages: SQLite for all, or Redis for the log and PostgreSQL for the tables. What the server keeps lies on a disk of
+its own that can be full, and its clock can be set, where the machine lets us have such things.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stores.seed import make_sample_database, users
@@ -22,14 +21,21 @@ from tests.fake_openai import CUT, DONE, PING, STALL, FakeOpenAI, Step, finish, 
 from tests.harness import LiveServer, eventually
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
+from tests.survive import holding
 from tests.survive import truth as truths
-from tests.survive.caller import Finding
+from tests.survive.caller import Finding, Mishaps
+from tests.survive.clock import Clock
+from tests.survive.disk import Disk
+from tests.survive.holding import Holding
 from tests.survive.proxy import FaultProxy
 from tests.survive.truth import ROWS, TOKENS, Truth
 
 STORES = ("embedded", "servers")
+WORKERS = 2
+# A worker that was killed is known to be dead after some ten seconds, and what it held is ended then.
+SETTLE_S = 45.0
 SETTINGS = {
-    "WEB_CONCURRENCY": 2,
+    "WEB_CONCURRENCY": WORKERS,
     "LONG_POLL_S": 2,
     "HEARTBEAT_S": 1,
     "CHAT_IDLE_S": 3,
@@ -43,48 +49,40 @@ SETTINGS = {
 
 @dataclass
 class Stage:
+    """``mishaps``: of this episode. ``killed``: whether a process may have been, so that its files were left."""
+
     server: LiveServer
     proxy: FaultProxy
     model: FakeOpenAI
     truth: Truth
+    disk: Disk
+    clock: Clock
     redis: RedisServer | None = None
     postgres: PostgresServer | None = None
-    descriptors: int = 0
+    mishaps: Mishaps = field(default_factory=Mishaps)
+    killed: bool = False
+    idle: Holding = field(default_factory=Holding)
 
     def restart(self) -> None:
         """Like an operator's: SIGTERM, and a new server on the same port."""
         self.server.restart()
 
     def settled(self) -> None:
-        """Raise Finding for what an episode left behind: streams, descriptors."""
+        """Raise Finding for what an episode left behind."""
+        left: list[str] = ["nobody answers"]
+
+        def is_settled() -> bool:
+            left[:] = holding.look(self.server, self.disk.folder, self.postgres).beyond(self.idle, self.killed)
+            return not left
+
         with contextlib.suppress(AssertionError):
-            eventually(self._idle, 20.0)
+            eventually(is_settled, SETTLE_S)
             return
-        raise Finding(
-            f"left behind: {self._streams()} streams, {self._descriptors()} of {self.descriptors} descriptors"
-        )
+        raise Finding(f"left behind: {'; '.join(left)}")
 
     def measure(self) -> None:
         """What the workers hold while nothing happens."""
-        self.descriptors = max(self._descriptors())
-
-    def _idle(self) -> bool:
-        # A few may be kept: connections to the stores, and what a worker opens at the first request of a kind.
-        return not any(self._streams()) and max(self._descriptors(), default=0) <= self.descriptors + 24
-
-    def _streams(self) -> list[int]:
-        """Of whichever workers answer; asked several times, so that each is."""
-        try:
-            return [json.loads(self.server.get("/healthz")[1])["streams"] for _ in range(8)]
-        except (OSError, ValueError):
-            return [-1]
-
-    def _descriptors(self) -> list[int]:
-        found = []
-        for pid in self.server.pids():
-            with contextlib.suppress(OSError):
-                found.append(len(os.listdir(f"/proc/{pid}/fd")))
-        return found
+        self.idle = holding.look(self.server, self.disk.folder, self.postgres)
 
 
 def script(rng: random.Random) -> tuple[str, dict[str, object]]:
@@ -116,27 +114,32 @@ def stage(stores: str, seed: int) -> Iterator[Stage]:
     """Everything started, on free ports of 127.0.0.1 and in a folder of its own; and all of it ended."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="survive-")))
+        disk, clock = Disk(folder / "disk"), Clock(folder)
+        stack.callback(disk.close)
+        for name in ("files", "tmp"):
+            (disk.folder / name).mkdir()
         model = stack.enter_context(FakeOpenAI())
-        environment: dict[str, object] = {**SETTINGS, "OPENAI_BASE_URL": model.url}
+        environment: dict[str, object] = {**SETTINGS, **clock.environment, "OPENAI_BASE_URL": model.url}
+        environment |= {"TMPDIR": disk.folder / "tmp", "STREAM_LOG": disk.folder / "streams.jsonl"}
         redis, postgres = None, None
         if stores == "servers":
-            redis = RedisServer(folder)
+            redis = RedisServer(folder, environment=clock.environment)
             environment["STREAMS_URL"] = redis.start().url
             stack.callback(redis.stop)
             postgres = PostgresServer()
             stack.callback(postgres.stop)
             environment["DATABASE_URL"] = _filled(postgres.start())
         else:
-            make_sample_database(folder / "app.db", ROWS)
-            environment["DATABASE_URL"] = f"sqlite:///{folder / 'app.db'}"
-        server = LiveServer(folder, environment)
-        (folder / "files").mkdir()
-        truth = truths.make(folder / "files", seed)
+            make_sample_database(disk.folder / "app.db", ROWS)
+            environment["DATABASE_URL"] = f"sqlite:///{disk.folder / 'app.db'}"
+        server = LiveServer(disk.folder, environment, application="tests.survive.witness:app")
+        server.log_path = folder / "server.log"
+        truth = truths.make(disk.folder / "files", seed)
         stack.callback(server.stop)
         server.start(60.0)
         proxy = stack.enter_context(FaultProxy(server.port))
-        made = Stage(server, proxy, model, truth, redis, postgres)
-        eventually(lambda: len(server.pids()) == 2, 20.0)
+        made = Stage(server, proxy, model, truth, disk, clock, redis, postgres)
+        eventually(lambda: len(server.pids()) == WORKERS, 20.0)
         time.sleep(1)
         made.measure()
         yield made

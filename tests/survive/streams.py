@@ -141,7 +141,7 @@ def export_by_range(caller: Caller, truth: Truth) -> None:
 
 def transform(caller: Caller, truth: Truth) -> None:
     """A body back in capitals, begun anew after each cut, until one end is clean."""
-    size = int(10 ** caller.rng.uniform(1, 6))
+    size = int(10 ** caller.rng.uniform(1, 6.4))
     body = re.sub(rb"[^a-zA-Z0-9 ]", b"x", truth.file[:size])
     answer = caller.insist("POST", "/api/transform?to=upper", (("Content-Type", "text/plain"),), body)
     same(caller.name, bytes(answer.body), body.upper())
