@@ -1,4 +1,4 @@
-"""Login and logout: a token exchanged for a cookie, for what cannot send a header (EventSource, <video>, links).
+"""For what cannot send a header (EventSource, <video>): a token exchanged for a cookie, or for a link to one path.
 
 Rules:
 - The cookie is the token itself: HttpOnly, SameSite=Lax, Secure but for plain http on this machine. Nothing is stored
@@ -10,15 +10,14 @@ Rules:
 from __future__ import annotations
 
 import math
-import re
 import time
 
 import msgspec
-from flask import Blueprint, Response, current_app, jsonify, make_response, redirect, render_template, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as AnyResponse
 
-from streaming import access, bodies
+from streaming import access, bodies, callers, signed_links
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller
@@ -31,11 +30,18 @@ POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancesto
 _BODY_BYTES = 16 * 1024
 _COOKIE_BYTES = 4000  # browsers take 4096 with the name and the attributes
 _AFTER_END_S = 86_400
-_LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+_LINK_S = 600.0
 
 
 class _Login(msgspec.Struct):
     token: str
+
+
+class _Asked(msgspec.Struct):
+    """A link to a path of this server with its query, for so many seconds; 0: as usual."""
+
+    url: str
+    seconds: float = 0
 
 
 @blueprint.get("/login")
@@ -72,6 +78,35 @@ def logout() -> AnyResponse:
         response.delete_cookie(name, secure=secure, httponly=True, samesite="Lax")
     response.headers["Clear-Site-Data"] = '"cache"'
     return response
+
+
+@blueprint.post("/api/links")
+def links() -> Response:
+    """A URL by which its caller may read what is there, and nothing else, for a while."""
+    Parameters()
+    caller = callers.current()
+    if caller is None:
+        raise NotFound("Nobody needs a token here, and so nobody a link.")
+    asked, settings = _asked(), current_app.extensions["settings"]
+    seconds = asked.seconds or min(_LINK_S, settings.LINK_S)
+    if not 1 <= seconds <= max(settings.LINK_S, 1):
+        raise BadRequest(f"seconds must be from 1 to {settings.LINK_S:g} (LINK_S).", parameter="seconds")
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # a LocalProxy
+    read = signed_links.reads(app, asked.url)
+    for need in read[1]:
+        callers.check(need)
+    ends_at = min(time.time() + seconds, caller.ends_at or math.inf)
+    who = {"sub": caller.name.partition(":")[2], "caller": caller.name}
+    url = signed_links.link(settings, asked.url, read, who, ends_at)
+    return jsonify(url=url, ends_at=math.floor(ends_at))
+
+
+def _asked() -> _Asked:
+    body = bodies.read_all(request.environ, _BODY_BYTES, current_app.extensions["settings"].BODY_TIMEOUT_S)
+    try:
+        return msgspec.json.decode(body, type=_Asked)
+    except msgspec.DecodeError:
+        raise BadRequest('Say what the link is for, as JSON: {"url": "/api/…", "seconds": 600}.') from None
 
 
 @blueprint.after_request
@@ -127,4 +162,4 @@ def _told(caller: Caller) -> Response:
 
 
 def _local(next: str) -> str:
-    return next if _LOCAL.fullmatch(next) else "/"
+    return next if signed_links.is_local(next) else "/"

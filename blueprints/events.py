@@ -16,7 +16,7 @@ from stores.errors import KeyReused, StreamClosed
 from streaming import bodies, positions, reconnects, topics
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, Unprocessable
-from streaming.event_lines import Poll, line
+from streaming.event_lines import DRAIN, Lines, Poll, line
 from streaming.events import Event, Source, json_event, pause
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
@@ -26,7 +26,7 @@ blueprint = Blueprint("events", __name__)
 NOTIFICATION_BYTES = 64 * 1024
 TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
 TOPICS = 16
-OWN_TYPES = ("connected", "complete", "stream-reset", "stream-error")
+OWN_TYPES = ("connected", "complete", "stream-reset", "stream-error", DRAIN)
 BROWSER_TYPES = ("open", "error", "message")
 _CURSOR = ("(?s).{1,2048}", "an id of these topics")
 
@@ -97,7 +97,7 @@ def _framing(start: topics.Start, poll: bool) -> Framing:
     if poll:
         return Poll(start.cursor)
     if request.accept_mimetypes.best_match(["text/event-stream", NDJSON.content_type]) == NDJSON.content_type:
-        return NDJSON()
+        return Lines(start.cursor)
     # The frame that opens the stream must not move a cursor whose reader has not been told yet what became of it.
     return SSE("" if start.resets else start.cursor)
 

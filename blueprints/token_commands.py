@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
-from flask import current_app, request
+from flask import current_app
 from flask.cli import AppGroup
 
 from settings import Settings
-from streaming import needs, static_tokens
+from streaming import signed_links, static_tokens
+from streaming.errors import Problem
 from streaming.grants import scopes
 
 commands = AppGroup("token", help="Tokens: who may do what (docs/security.md).")
@@ -59,7 +61,8 @@ def sign(subject: str, scope: tuple[str, ...], lifetime: str) -> None:
     except ValueError as error:
         raise click.ClickException(f"{error}.") from None
     claims = {"sub": subject, "read": list(granted.read), "write": list(granted.write)}
-    click.echo(_signed(claims, _seconds(lifetime)))
+    with _told():
+        click.echo(signed_links.sign(_settings(), claims, time.time() + _seconds(lifetime)))
 
 
 @commands.command("link")
@@ -71,28 +74,17 @@ def link(subject: str, url: str, lifetime: str) -> None:
     seconds = _seconds(lifetime)
     if seconds > _settings().LINK_S:
         raise click.ClickException(f"A link may live {_settings().LINK_S:g} seconds at the most (LINK_S).")
-    token = _signed({"sub": subject, "use": "link", "read": _read_by(url)}, seconds)
-    click.echo(f"{url}{'&' if '?' in url else '?'}token={token}")
+    with _told():
+        read = signed_links.reads(current_app, url)
+        click.echo(signed_links.link(_settings(), url, read, {"sub": subject}, time.time() + seconds))
 
 
-def _read_by(url: str) -> list[str]:
-    """Return the paths that a GET of the URL reads."""
-    with current_app.test_request_context(url):
-        if request.endpoint is None:
-            raise click.ClickException(f"There is nothing at {url}.")
-        found = needs.needs(request.endpoint, "GET", request.path, request.view_args or {}, request.args.getlist)
-    return [need.path for need in found]
-
-
-def _signed(claims: dict[str, Any], seconds: int) -> str:
-    settings = _settings()
-    if not settings.JWT_KEY:
-        raise click.ClickException("There is no JWT_KEY to sign with.")
-    from streaming.signed_tokens import sign as signed  # here, as in streaming/access.py
-
-    now = int(time.time())
-    bound = {"aud": settings.JWT_AUDIENCE, "iss": settings.JWT_ISSUER}
-    return signed(settings.JWT_KEY, claims | {k: v for k, v in bound.items() if v} | {"iat": now, "exp": now + seconds})
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Problem as problem:
+        raise click.ClickException(problem.detail) from None
 
 
 def _seconds(text: str) -> int:

@@ -175,6 +175,7 @@ class Stream {
 
   /** Take a line; return whether it was the last. */
   #fetched({ type, id, topic = "", data }) {
+    if (type === "stream-drain") return false; // the server restarts: what is missing is asked for again
     if (type === "stream-reset") this.#offsets = parse(id);
     if (!OWN_TYPES.includes(type)) this.#take({ type, id, topic, data });
     else if (type !== "complete") this.#give({ type, id, topic, data });

@@ -85,7 +85,6 @@ class NDJSON:
     """One JSON value a line. The heartbeat is an empty line, which readers of line-delimited JSON skip."""
 
     content_type = "application/x-ndjson"
-    share = "ndjson"
     headers: Mapping[str, str] = {}
     drain = None
 
@@ -100,9 +99,6 @@ class NDJSON:
 
     def error(self, message: str) -> bytes:
         return _json({"error": message}) + b"\n"
-
-    def passed(self, id: str) -> None:
-        pass
 
     def close(self) -> bytes:
         return b""

@@ -19,6 +19,8 @@ Action = Literal["read", "write"]
 
 ALL = "*"
 _PATTERN = re.compile(r"/[^\s*]*(?:/\*)?|/\*|\*")
+# In a list, where no space parts two of them.
+_LISTED = re.compile(r"/[^*\x00-\x1f\x7f]*(?:/\*)?|/\*|\*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,13 @@ class Grants:
 class Caller:
     """Who asks. ``name`` tells it from every other one; ``ends_at``: when its token expires (time.time), None: never.
 
-    ``may_read`` and ``may_write`` besides what is its own.
+    ``grants``: besides what is its own. ``link``: for which path the link is that it came by ("": any); None: by none.
     """
 
     name: str
     grants: Grants
     ends_at: float | None = None
+    link: str | None = None
 
     @property
     def mark(self) -> str:
@@ -86,9 +89,9 @@ def scopes(texts: Iterable[str]) -> Grants:
     return Grants(tuple(read), tuple(write))
 
 
-def checked(pattern: str) -> str:
-    """Return ``pattern`` when it is one. Raises ValueError."""
-    if not _PATTERN.fullmatch(pattern):
+def checked(pattern: str, listed: bool = False) -> str:
+    """Return ``pattern`` when it is one; in a list it may have spaces. Raises ValueError."""
+    if not (_LISTED if listed else _PATTERN).fullmatch(pattern):
         raise ValueError(f"{pattern!r} is no pattern: a path, a path that ends with /*, or * alone")
     return pattern
 

@@ -5,6 +5,7 @@ Rules:
 - ``admit`` needs a WSGI environ and nothing else, so that a file that is answered around Flask comes by here, too.
 - A token comes in ``Authorization``, else in a link, else in a cookie. The first one that is there counts: a bad one is
   refused, also beside a good one.
+- Who comes by a link reads, and nothing else, not even what is its own.
 - Without access control there is nothing to look up: one name is compared, and that is all.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from werkzeug.http import parse_cookie
 
 from streaming import callers, static_tokens
 from streaming.errors import Forbidden, Misdirected, Unauthorized
-from streaming.grants import Caller, Need
+from streaming.grants import Caller, Grants, Need
 from streaming.origins import SAFE_METHODS, host_name, is_loopback, is_trusted, may_write
 from streaming.url_tokens import TOKEN
 from streaming.wire import ENDS_AT
@@ -63,6 +64,7 @@ class Guard:
         self._clock = clock
         self._verified: dict[tuple[str, bool], tuple[Caller, float]] = {}
         self._knows = lru_cache(_KNOWN)(self._is_ours)
+        self._static = {caller.name: caller for caller in rules.tokens.values()}
 
     def admit(self, environ: dict[str, Any], needs: Callable[[], Sequence[Need]], open: bool = False) -> None:
         """Let the request in, with its caller in ``environ``; ``open``: whoever asks.
@@ -79,6 +81,8 @@ class Guard:
             raise Forbidden("A page of another origin may not do this: CORS_ORIGINS names those that may.")
         if self.closed and not open and method != "OPTIONS":
             caller = self._caller(environ)
+            if caller.link is not None:
+                _check_link(caller.link, environ, writes)
             _check(caller, needs())
             environ[callers.CALLER] = caller
             if caller.ends_at is not None:
@@ -101,10 +105,19 @@ class Guard:
             return known[0]
         self._verified.pop(key, None)
         caller = verify(token, in_link)
+        if caller.link is not None and caller.name.startswith(static_tokens.CALLER):
+            caller = self._as_now(caller)
         if len(self._verified) >= _KNOWN:
             self._verified.clear()
         self._verified[key] = (caller, now + _VERIFIED_S)
         return caller
+
+    def _as_now(self, caller: Caller) -> Caller:
+        """A link that a static token made may read what that token still may."""
+        if (static := self._static.get(caller.name)) is None:
+            raise _bad("The token that this link was made with is not known any more.")
+        still = tuple(path for path in caller.grants.read if static.grants.cover("read", path))
+        return replace(caller, grants=Grants(still))
 
     def _caller(self, environ: Mapping[str, Any]) -> Caller:
         if header := environ.get("HTTP_AUTHORIZATION"):
@@ -143,6 +156,13 @@ def _check(caller: Caller, needs: Sequence[Need]) -> None:
     for need in needs:
         if not caller.may(need):
             raise callers.forbidden(need)
+
+
+def _check_link(path: str, environ: Mapping[str, Any], writes: bool) -> None:
+    if writes:
+        raise Forbidden("A link is for reading only.")
+    if path and path != environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"):
+        raise Forbidden("This link is for another path.")
 
 
 def _bad(sentence: str) -> Unauthorized:

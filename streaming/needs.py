@@ -116,6 +116,8 @@ _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
     **dict.fromkeys((f"pages.{name}" for name in _PAGES), _nothing),
     "activity.activity": _nothing,
+    # What is at its URL is looked at.
+    "access.links": _nothing,
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),

@@ -6,7 +6,7 @@ Rules:
 
 from __future__ import annotations
 
-from streaming.openapi import HTML, JSON, Described, answer, body, error, header, operation, query, record, text
+from streaming.openapi import HTML, JSON, Described, answer, body, error, header, number, operation, query, record, text
 
 _REFUSALS = (401, 403, 421, 429)
 _OPEN = frozenset(("/healthz", "/readyz", "/login", "/assets/{release}/{name}"))
@@ -24,13 +24,29 @@ def routes() -> Described:
     form = body(JSON, "application/x-www-form-urlencoded", required=False)
     answers = {200: answer("Who is let in, to what.", JSON, schema=told), 303: answer("After a form.", HTML)}
     bearer = header("Authorization", text(), "Bearer, and the token.")
+    link = record(url="string", ends_at="number")
+    asked = body(JSON, schema=_link())
     left = {204: answer("The browser forgets its cookie."), 303: answer("After a form.", HTML)}
     next_page = query("next", text(), "Where to go afterwards.")
     return {
         "/login": {"get": operation("The form.", {200: answer("HTML.", HTML)}, (), [next_page])},
         "/api/login": {"post": operation("A token for a cookie.", answers, (400, 401, 404, 408, 413), [bearer], form)},
+        "/api/links": {
+            "post": operation(
+                "A link to one path, for a while.",
+                {200: answer("The path, with a token in its query.", JSON, schema=link)},
+                (400, 404, 408, 413),
+                [],
+                asked,
+            )
+        },
         "/api/logout": {"post": operation("No more cookie.", left, (400,))},
     }
+
+
+def _link() -> Described:
+    fields = {"url": text(), "seconds": number(1, 3600, 600)}
+    return {"type": "object", "required": ["url"], "properties": fields}
 
 
 def guarded(paths: Described) -> Described:

@@ -12,7 +12,7 @@ Who wins the race (tests/test_races.py has a test for each row):
     source raises     -                                   in-band error where the format has one, or a cut
     client goes       close(), within a second            -
     worker drains     close(), where the framing drains   clean end with a jittered retry; the rest ends by itself
-    token expires     close()                             the same clean end; in-band error or a cut of the rest
+    token expires     close()                             EventSource: the same; in-band error or a cut of the rest
     client too slow   blocked at the socket               cut after SEND_TIMEOUT_S without progress
 """
 
@@ -223,7 +223,9 @@ def _interrupted(
         raise BrokenPipeError(32, "the client left") from None
     log.info("%s: %s", name, EXPIRED if link.expired else "handed over, the worker drains")
     account.how = "expired" if link.expired else "drained"
-    if framing.drain is not None:
+    # An EventSource comes back whatever it is told, and hears only then that its token has expired.
+    returns = framing.error is None or framing.content_type.startswith("text/event-stream")
+    if framing.drain is not None and (returns or not link.expired):
         yield framing.drain()
     else:
         yield from _failed(framing, link, StreamFailed(EXPIRED), cut_after_error)

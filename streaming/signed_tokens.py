@@ -7,7 +7,8 @@ Rules:
   refused where none is.
 - ``read`` and ``write`` are lists of path patterns, or one; ``scope`` (RFC 8693, 4.2) says the same in words.
 - A token for links (``use``: "link") is good in a URL and nowhere else, reads only, and lives ``link_s`` at the most: a
-  URL is seen by more people than a header.
+  URL is seen by more people than a header. ``path``: the only one that it is for. ``caller``: whose it is, where
+  JWT_KEY says so, which is ours; of a key set nobody may say that it is another one.
 """
 
 from __future__ import annotations
@@ -51,23 +52,27 @@ class SignedTokens:
 
     def caller(self, token: str, in_link: bool) -> Caller:
         """Return whose token it is. Raises Unauthorized (``expired`` where that is all), Unavailable."""
-        claims = self._claims(token)
+        claims, ours = self._claims(token)
         try:
             grants = _granted(claims)
             ends_at = float(claims["exp"])
+            path = _text(claims.get("path"))
         except (ValueError, TypeError, OverflowError) as error:
             raise refused(f"The token's claims cannot be read: {error}.") from None
         name = f"jwt:{claims['sub']}"
         if (claims.get("use") == "link") != in_link:
             where = "in links only" if not in_link else "in the header Authorization only"
             raise refused(f"This token is good {where}.")
-        if in_link:
-            if ends_at > self._clock() + self._link_s:
-                raise refused(f"A link's token may live {self._link_s:g} seconds at the most.")
-            grants = Grants(grants.read)
-        return Caller(name, grants, ends_at)
+        if not in_link:
+            return Caller(name, grants, ends_at)
+        if ends_at > self._clock() + self._link_s:
+            raise refused(f"A link's token may live {self._link_s:g} seconds at the most.")
+        if ours:
+            name = str(claims.get("caller", name))
+        return Caller(name, Grants(grants.read), ends_at, link=path)
 
-    def _claims(self, token: str) -> Mapping[str, Any]:
+    def _claims(self, token: str) -> tuple[Mapping[str, Any], bool]:
+        """Return the claims, and whether JWT_KEY signed them."""
         try:
             key, algorithms = self._verifier(token)
             claims: Mapping[str, Any] = jwt.decode(
@@ -85,7 +90,7 @@ class SignedTokens:
             # What it was stands in the log without the token; its caller is told as much as helps to mend it.
             log.info("a signed token was refused: %s", type(error).__name__)
             raise refused(_sentence(error)) from None
-        return claims
+        return claims, algorithms is _SYMMETRIC
 
     def _verifier(self, token: str) -> tuple[Any, Sequence[str]]:
         header = jwt.get_unverified_header(token)
@@ -123,8 +128,7 @@ def _sentence(error: Exception) -> str:
 
 def _granted(claims: Mapping[str, Any]) -> Grants:
     said = scopes(_words(claims.get("scope"), of_ours=True))
-    read = tuple(map(checked, _words(claims.get("read"))))
-    write = tuple(map(checked, _words(claims.get("write"))))
+    read, write = (tuple(checked(each, listed=True) for each in _words(claims.get(name))) for name in ("read", "write"))
     return Grants(said.read + read, said.write + write)
 
 
@@ -134,3 +138,9 @@ def _words(claim: Any, of_ours: bool = False) -> list[str]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("read, write and scope must be texts or lists of texts")
     return [word for word in words if not of_ours or word.startswith(("read:", "write:"))]
+
+
+def _text(claim: Any) -> str:
+    if not isinstance(claim or "", str):
+        raise ValueError("path must be a text")
+    return claim or ""

@@ -17,6 +17,8 @@ from streaming.grants import Caller, scopes
 
 # Scanners for leaked secrets look for such beginnings.
 PREFIX = "pnl_"
+# What the names of callers begin with that have one.
+CALLER = "token:"
 _NAME = re.compile("[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile("(?:sha256:)?([0-9a-f]{64})")
 
@@ -52,5 +54,5 @@ def read(text: str) -> Mapping[str, Caller]:
         if len(words) < 3:
             raise ValueError(f"the entry of {name} grants nothing: * is everything")
         names.add(name)
-        callers[found[1]] = Caller(f"token:{name}", scopes(words[2:]))
+        callers[found[1]] = Caller(f"{CALLER}{name}", scopes(words[2:]))
     return callers

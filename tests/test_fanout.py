@@ -28,8 +28,9 @@ from stores.memory import MemoryLog
 from streaming import durable_reads, fanout, readers, response
 from streaming.durable import place
 from streaming.durable_framings import DurableSSE
+from streaming.event_lines import Lines
 from streaming.events import Event, Source
-from streaming.framings import NDJSON, SSE, Framing
+from streaming.framings import SSE, Framing
 from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.wire import Link, links
@@ -486,7 +487,7 @@ def arrived(body: bytearray, connection: socket.socket, text: bytes) -> bool:
     return text in body
 
 
-@pytest.mark.parametrize("framing", [SSE, NDJSON])
+@pytest.mark.parametrize("framing", [SSE, Lines])
 def test_the_bytes_are_those_of_the_generator(framing: Callable[[], Framing]) -> None:
     """Parked or not, and to its very end, a stream is the same body."""
     log = GreenLog(random.Random(7))

@@ -41,6 +41,7 @@ def challenge(answer: TestResponse) -> str:
 
 NO_GRANT = {
     "activity.activity",
+    "access.links",
     *(f"pages.{name}" for name in ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")),
 }
 # What a caller names is its own: somebody else's is not there.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stores.base import START, Config
 from stores.memory import MemoryLog
 from streaming import positions, topics, watches
-from streaming.event_lines import Poll, line
+from streaming.event_lines import Lines, Poll, line
 from streaming.events import Event, Source, json_event
 from streaming.topics import Reader, begin_at, begin_since
 from tests.harness import eventually
@@ -161,6 +161,21 @@ def test_a_poll_is_one_json_document_whenever_it_ends() -> None:
             document = json.loads(wire)
             assert [event["data"] for event in document["events"]] == list(range(count))
             assert document["cursor"] == f"{count}-x"
+
+
+def test_lines_say_at_a_drain_from_where_to_go_on() -> None:
+    """The last line is valid JSON, with the cursor after the last event and a time drawn for each reader."""
+    drawn = set()
+    for _ in range(200):
+        lines = Lines("0-x")
+        assert json.loads(lines.drain())["id"] == "0-x"
+        lines.encode(line(json_event(1, "t"), "1-x"))
+        lines.passed("2-x")
+        told = json.loads(lines.drain())
+        assert (told["id"], told["type"], list(told["data"])) == ("2-x", "stream-drain", ["retry_ms"])
+        drawn.add(told["data"]["retry_ms"])
+    assert 100 <= min(drawn) <= max(drawn) <= 1000
+    assert len(drawn) > 50
 
 
 # Sources
