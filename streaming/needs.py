@@ -116,6 +116,11 @@ _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
     **dict.fromkeys((f"pages.{name}" for name in _PAGES), _nothing),
     "activity.activity": _nothing,
+    # What their forms do is what the API does.
+    "forms.chat": _fixed("/api/chat"),
+    "forms.transform": _fixed("/api/transform"),
+    "forms.list_events": topics,
+    "forms.publish": topics,
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),
