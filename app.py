@@ -27,6 +27,7 @@ from blueprints import (
     downloads,
     events,
     exports,
+    forms,
     listings,
     pages,
     records,
@@ -75,6 +76,7 @@ _BLUEPRINTS = (
     streams,
     listings,
     pages,
+    forms,
     assets,
     activity,
     status,
@@ -141,10 +143,10 @@ def _route(app: Flask, settings: Settings) -> None:
         app.register_blueprint(module.blueprint)
     app.cli.add_command(doctor.command)
     app.cli.add_command(token_commands.commands)
-    app.register_error_handler(Problem, refusals.problem_response)
+    app.register_error_handler(Problem, lambda problem: pages.shown(refusals.problem_response(problem)))
     app.register_error_handler(Unauthorized, _unauthorized)
-    app.register_error_handler(HTTPException, refusals.http_error)
-    app.register_error_handler(StoreError, refusals.store_error)
+    app.register_error_handler(HTTPException, lambda error: pages.shown(refusals.http_error(error)))
+    app.register_error_handler(StoreError, lambda error: pages.shown(refusals.store_error(error)))
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
     rate_limits.limit(app, settings, refusals.problem_response)
@@ -157,7 +159,7 @@ def _route(app: Flask, settings: Settings) -> None:
 
 def _unauthorized(problem: Unauthorized) -> Response:
     """A page asks for the token itself."""
-    of_page = request.blueprint == "pages"
+    of_page = request.blueprint in ("pages", "forms")
     return access_blueprint.form_instead(problem) if of_page else refusals.problem_response(problem)
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import chat, crowds, exports, files, plain_flask, transforms, uploads
+from bench import chat, crowds, exports, files, paint, plain_flask, transforms, uploads
 from bench.load import MIB, Probe, curl, first_byte_ms, percentile, seconds, watched
 from bench.report import Report, machine, merged
 from settings import ROOT
@@ -205,6 +205,10 @@ def chatting(bench: Bench) -> None:
         bench.report.row(*chat.cells(*row))
 
 
+def painting(bench: Bench) -> None:
+    paint.measure(bench.report, bench.server.folder / "painting")
+
+
 PARTS: dict[str, Callable[[Bench], None]] = {
     "first-bytes": first_bytes,
     "memory": memory,
@@ -216,6 +220,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "transforms": transforming,
     "chat": chatting,
     "fanout": crowding,
+    "paint": painting,
 }
 
 

@@ -2,7 +2,7 @@
 
 Rules:
 - A page is rendered from what the server has (tables, videos) and holds no data of a stream; scripts fetch that.
-- No inline script or style anywhere: the policy below forbids both, and with them markup that somebody injected.
+- No inline script or style anywhere: the policy of pages forbids both, and with them markup that somebody injected.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gzip
 import re
+import secrets
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from settings import ROOT, Settings
 from stores.base import Log, State
 from stores.errors import NoStream, StreamGone
 from stores.tables import Table, Tables
-from streaming import callers, durable, markup, openapi_routes
+from streaming import callers, durable, markup, openapi_routes, page_policy
 from streaming.errors import NotFound
 from streaming.folders import list_below
 from streaming.listing import list_streams
@@ -42,31 +43,26 @@ DOCUMENTS = {
 }
 _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 
-POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "object-src 'none'",
-        # No script can turn a text into markup, not even by mistake (W3C Trusted Types).
-        "require-trusted-types-for 'script'",
-    )
-)
-
 
 @blueprint.after_request
 def secure(response: Response) -> Response:
-    """Give a page the headers that keep it from being framed, sniffed or scripted by others; gzip it."""
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    """Give a page the headers of every page, and gzip it."""
+    page_policy.secure(response)
     response.headers["Cache-Control"] = "no-cache"
     response.vary.add("Accept-Encoding")
     if request.accept_encodings["gzip"] > 0 and response.status_code == 200:
         response.data = gzip.compress(response.data, 5, mtime=0)
         response.content_encoding = "gzip"
     return response
+
+
+def shown(refusal: Response) -> Response:
+    """Return a refusal as a page, where somebody sees it: asked for with a browser, and no route of the API."""
+    if request.blueprint not in ("pages", "forms", None) or "text/html" not in request.headers.get("Accept", ""):
+        return refusal
+    refusal.set_data(render_template("refused.html", **refusal.get_json()))
+    refusal.content_type = "text/html; charset=utf-8"
+    return page_policy.secure(refusal)
 
 
 @blueprint.get("/")
@@ -107,7 +103,8 @@ def events() -> str:
 
 @blueprint.get("/chat")
 def chat() -> str:
-    return render_template("chat.html")
+    # Its id is made here, so that a form that is sent again is known for the same question.
+    return render_template("chat.html", id=secrets.token_hex(16))
 
 
 @blueprint.get("/upload")

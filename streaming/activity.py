@@ -36,6 +36,9 @@ _KINDS = (
     ("/api/transform", "transforms"),
     ("/api/download/", "files"),
     ("/api/video", "files"),
+    ("/events", "events"),
+    ("/chat", "chat"),
+    ("/transform", "transforms"),
     (PATH, ""),  # who looks is not looked at
 )
 KINDS = ("text", "events", "chat", "files", "uploads", "exports", "transforms", "streams", "other")

@@ -9,25 +9,45 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from streaming.errors import BadRequest, TooLarge
 
-# Fields beside the file are read over; their headers and names are bounded by this.
+# Of what is no file, a header or a piece of a field is bounded by this.
 _BUFFER_BYTES = 2**20
 _PIECE_BYTES = 256 * 1024
 # How much may follow a boundary on its line (RFC 2046, 5.1.1: padding).
 _PADDING_BYTES = 1024
+# What a field counts beside its name and value: a form of empty ones is a large one, too.
+_FIELD_BYTES = 100
 
 
 class FormFile:
     """The bytes of the one file in a form body. ``filename`` is known as soon as the first piece has come.
 
-    Iterating reads the body to its end, other fields too. Raises BadRequest when there is no file, or more than one,
-    or the form is cut off, TooLarge when a header is beyond all measure.
+    ``fields``: those that have come, by name, where ``fields_bytes`` of them may be kept; else they are read over.
+    Iterating reads the body to its end, other fields too. Raises BadRequest when there is more than one file, or none
+    and it is ``required``, or the form is cut off; TooLarge when a header or the fields are beyond all measure.
     """
 
-    def __init__(self, pieces: Iterable[bytes | memoryview], boundary: bytes) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes | memoryview], boundary: bytes, fields_bytes: int = 0, required: bool = True
+    ) -> None:
         self._pieces = pieces
         self._delimiter = b"--" + boundary
         self._decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER_BYTES)
+        self._fields_bytes = fields_bytes
+        self._required = required
+        self._kept: list[tuple[str, bytearray]] = []
+        self._kept_bytes = 0
         self.filename = ""
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """Raises BadRequest for what is no UTF-8."""
+        fields: dict[str, list[str]] = {}
+        try:
+            for name, value in self._kept:
+                fields.setdefault(name, []).append(value.decode())
+        except UnicodeDecodeError as error:
+            raise BadRequest("A field of the form is not UTF-8.") from error
+        return fields
 
     def __iter__(self) -> Iterator[bytes]:
         files = 0
@@ -39,10 +59,25 @@ class FormFile:
                     raise BadRequest("The form has more than one file; send one at a time.")
             elif isinstance(event, Field):
                 in_file = False
-            elif isinstance(event, Data) and in_file and event.data:
+                self._keep(event.name)
+            elif in_file and event.data:
                 yield event.data
-        if not files:
+            elif not in_file:
+                self._keep(event.data)
+        if not files and self._required:
             raise BadRequest("The form has no file.")
+
+    def _keep(self, piece: str | bytes) -> None:
+        """Keep a field's name, or a piece of its value."""
+        if not self._fields_bytes:
+            return
+        self._kept_bytes += len(piece) + (_FIELD_BYTES if isinstance(piece, str) else 0)
+        if self._kept_bytes > self._fields_bytes:
+            raise TooLarge(f"The fields of the form have more than the {self._fields_bytes} bytes that are taken.")
+        if isinstance(piece, str):
+            self._kept.append((piece, bytearray()))
+        else:
+            self._kept[-1][1].extend(piece)
 
     def _events(self) -> Iterator[File | Field | Data]:
         held = b""

@@ -118,6 +118,11 @@ _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     "activity.activity": _nothing,
     # What is at its URL is looked at.
     "access.links": _nothing,
+    # What their forms do is what the API does.
+    "forms.chat": _fixed("/api/chat"),
+    "forms.transform": _fixed("/api/transform"),
+    "forms.list_events": topics,
+    "forms.publish": topics,
     "pages.files": _fixed("/files/"),
     "pages.video": _fixed("/files/videos/"),
     "pages.export": _fixed("/tables/"),

@@ -7,10 +7,11 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from streaming.openapi import (
     ANY,
     EVENTS,
-    HTML,
     JSON,
     NDJSON,
     OCTETS,
@@ -33,8 +34,8 @@ from streaming.openapi import (
     text,
 )
 from streaming.openapi_access import SCHEMES, guarded, routes
+from streaming.openapi_pages import CHAT_ERRORS, TOPIC, forms, pages
 
-_TOPIC = text("[A-Za-z0-9._-]{1,64}", default="default")
 _ID = text("[A-Za-z0-9_-]{1,64}")
 _COUNT = integer(1, 100_000, 10)
 _DURABLE = query("durable", flag(), "Run it into a log, under the URL in Location.")
@@ -62,22 +63,10 @@ _FILE = {
     304: answer("As it was."),
 }
 _CHAT_TYPES = (TEXT, EVENTS)
-_CHAT_ERRORS = (400, 404, 406, 408, 409, 413, 415, 422, 429, 502, 503, 504)
 _PROTOCOL = query("protocol", {"type": "string", "enum": ["text", "data", "ui", "openai"]}, "The form of the answer.")
 _BODY_ERRORS = (400, 408, 409, 413, 415, 503, 507)
 _STREAM_PATH = path("path", text(longest=512))
 _STANDING = answer("How it stands, in Stream-Next-Offset and Stream-Closed.")
-
-
-def _pages() -> Described:
-    names = ("", "events", "streams", "chat", "upload", "files", "video", "export", "transform", "docs")
-    refused = {"/video": (404,), "/export": (404, 503), "/streams": (503,)}
-    pages = {
-        f"/{name}": {"get": operation("A page.", {200: answer("HTML.", HTML)}, refused.get(f"/{name}", ()))}
-        for name in names
-    }
-    document = operation("A document as a page.", {200: answer("HTML.", HTML)}, (404,), [path("name", text())])
-    return pages | {"/docs/{name}": {"get": document}}
 
 
 def _generated() -> Described:
@@ -112,7 +101,7 @@ def _generated() -> Described:
 
 def _events() -> Described:
     asked = [
-        query("topic", _TOPIC, "Which; several are comma-separated."),
+        query("topic", TOPIC, "Which; several are comma-separated."),
         query("follow", flag(), "Stay live."),
         query("poll", flag(), "One answer, as soon as there is something."),
         query("after", text(), "Go on after that id."),
@@ -123,7 +112,7 @@ def _events() -> Described:
     key = header("Idempotency-Key", text("[!-~]{1,255}"), "Published once, however often it is sent.")
     publish = operation(
         "Publish one event.", {201: answer("Its id.", JSON, schema=record(id="string", topic="string"))},
-        (400, 408, 409, 413, 422, 503), [query("topic", _TOPIC, "Where."), query("type", _TOPIC | {"default": "notification"}, "Its type."), key],
+        (400, 408, 409, 413, 422, 503), [query("topic", TOPIC, "Where."), query("type", TOPIC | {"default": "notification"}, "Its type."), key],
         body(JSON, "text/plain", "application/x-www-form-urlencoded"),
     )  # fmt: skip
     now = answer("`activity`, one a second.", EVENTS)
@@ -143,12 +132,12 @@ def _chat() -> Described:
     form = header("X-Stream-Protocol", text(), "As `protocol`.")
     return {
         "/api/chat": {
-            "post": operation("Ask a model.", {200: answer("The answer, as it is made.", *_CHAT_TYPES)}, _CHAT_ERRORS, [_PROTOCOL, form, _DURABLE], body(JSON, schema=_MESSAGES), (TEXT, PROBLEM)),
+            "post": operation("Ask a model.", {200: answer("The answer, as it is made.", *_CHAT_TYPES)}, CHAT_ERRORS, [_PROTOCOL, form, _DURABLE], body(JSON, schema=_MESSAGES), (TEXT, PROBLEM)),
             "get": operation("The answer of a chat, for AI SDK 4.", {200: answer("The answer; empty when there is none.", *_CHAT_TYPES)}, (400, 404, 503), [query("chatId", text(), "The chat's id.", required=True), _PROTOCOL], refused_in=(TEXT, PROBLEM)),
         },
         "/api/chat/{id}/stream": {"get": operation("The answer of a chat.", read, (400, 404, 503), [chat_id, _PROTOCOL, query("running", flag(), "Only one that is still made."), _LAST], refused_in=(TEXT, PROBLEM))},
         "/api/chat/{id}/stop": {"post": operation("End an answer where it is.", {200: answer("How it ended.", JSON, schema=stopped)}, (400, 404, 503), [chat_id], refused_in=(TEXT, PROBLEM))},
-        "/v1/chat/completions": {"post": operation("The same as OpenAI's.", {200: whole}, _CHAT_ERRORS, (), body(JSON, schema=_MESSAGES), (JSON, PROBLEM))},
+        "/v1/chat/completions": {"post": operation("The same as OpenAI's.", {200: whole}, CHAT_ERRORS, (), body(JSON, schema=_MESSAGES), (JSON, PROBLEM))},
         "/v1/models": {"get": operation("The models.", {200: models}, (400, 503), refused_in=(JSON, PROBLEM))},
         "/v1/models/{model}": {"get": operation("One model.", {200: answer("It.", JSON, schema=record(id="string", object="string"))}, (400, 404), [path("model", text())], refused_in=(JSON, PROBLEM))},
     }  # fmt: skip
@@ -264,14 +253,23 @@ def _server() -> Described:
     }
 
 
+def _merged(parts: Iterable[Described]) -> Described:
+    """A path may stand in several parts, with a method in each."""
+    paths: Described = {}
+    for part in parts:
+        for url, methods in part.items():
+            paths.setdefault(url, {}).update(methods)
+    return paths
+
+
 def description() -> Described:
     """Return the whole description."""
-    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, _pages, routes)
+    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, pages, forms, routes)
     return {
         "openapi": "3.1.1",
         "info": {"title": "Perennial", "version": "1", "description": "A streaming server; the contract is at /docs."},
         "servers": [{"url": "/"}],
-        "paths": guarded({url: methods for part in parts for url, methods in part().items()}),
+        "paths": guarded(_merged(part() for part in parts)),
         "components": {"schemas": {"Problem": PROBLEM_SCHEMA}, "securitySchemes": SCHEMES},
         # Where access control is on; out of the box nothing is asked for.
         "security": [{}, *({name: []} for name in SCHEMES)],

@@ -2,7 +2,8 @@
 
 Rules:
 - A server of its own, on a free port and in a folder of its own; nothing of ``instance/`` and ``files/`` is touched.
-- A page is pictured while it does what it is for: cards run, events have come, a question is answered.
+- A page is pictured while it does what it is for: cards run, events have come, a question is answered; and in the
+  states that people meet: refused, cut off, in the middle, without scripts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser import throttle
 from tests.harness import ROOT, LiveServer
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--hide-scrollbars"]
@@ -62,6 +64,7 @@ def fill(server: LiveServer) -> None:
     """Give the server something to show."""
     for number, text in enumerate(("The kettle is on", "Rain since dawn", "Seedlings are up"), 1):
         post(server, "/api/notifications?topic=garden", {"message": text, "bed": number})
+    post(server, "/api/notifications?topic=long", {"message": "Donaudampfschifffahrt" * 20})
     for path, rows in (("garden/notes", 12), ("garden/weather", 40), ("rivers", 3)):
         post(server, f"/v1/stream/{path}", [{"n": n, "said": f"line {n}"} for n in range(rows)], "PUT")
 
@@ -121,6 +124,75 @@ def look(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
+def pull_plug(page: Page) -> None:
+    page.get_by_text("connected", exact=True).first.wait_for()
+    page.click("#plug")
+
+
+def refuse(pattern: str) -> Callable[[Page], None]:
+    """Load the page anew, in a world in which the server refuses what it asks for."""
+
+    def prepare(page: Page) -> None:
+        page.route(pattern, lambda route: route.fulfill(status=503, body="The server has no place for more."))
+        page.reload()
+        page.wait_for_timeout(500)
+
+    return prepare
+
+
+def ask_long(page: Page) -> None:
+    page.fill("#prompt", "Why " + "Donaudampfschifffahrt" * 12 + "? " + "Because of this, and of that. " * 40)
+    page.press("#prompt", "Enter")
+    page.get_by_text("It reads").wait_for()
+
+
+def ask_in_vain(page: Page) -> None:
+    page.route("**/api/chat*", lambda route: route.fulfill(status=429, body="You have as many answers as you may."))
+    page.fill("#prompt", "Is anybody there?")
+    page.press("#prompt", "Enter")
+    page.locator(".note.failed").wait_for()
+
+
+def submit(page: Page, form: str, **fields: str) -> None:
+    """As a browser without scripts does."""
+    for id, text in fields.items():
+        page.fill(f"#{id}", text)
+    with page.expect_navigation(wait_until="load"):
+        page.evaluate(f"document.getElementById('{form}').submit()")
+
+
+def upload_slowly(page: Page) -> None:
+    throttle(page, upload_per_s=100_000)
+    file = {"name": "a-name-that-is-rather-long-" * 4 + ".bin", "mimeType": "", "buffer": bytes(2**20)}
+    page.set_input_files("#file", [file])  # type: ignore[list-item]  # as playwright's docs have it
+    page.click("#send")
+    page.get_by_text("s left").wait_for()
+
+
+def upload_two(page: Page) -> None:
+    files = [{"name": name, "mimeType": "", "buffer": b"x" * 5000} for name in ("notes.txt", "Grüße – 川.bin")]
+    page.set_input_files("#file", files)  # type: ignore[arg-type]  # as above
+    page.click("#send")
+    page.locator("#files li").nth(1).wait_for()
+
+
+def refuse_condition(page: Page) -> None:
+    page.click("#add")
+    page.get_by_label("Value").fill("many")
+    page.click("#preview")
+    page.locator("#state.failed").wait_for()
+
+
+def type_wrong(page: Page) -> None:
+    page.fill("#text", "no json")
+    page.locator("#state.failed").wait_for()
+
+
+def play(page: Page) -> None:
+    page.locator("[data-video=sample]").click()
+    page.wait_for_timeout(500)
+
+
 PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "home": ("/", run_cards),
     "events": ("/events?topic=garden&follow=1", look),
@@ -132,6 +204,26 @@ PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "export": ("/export", preview),
     "transform": ("/transform", type_text),
     "docs": ("/docs", look),
+    "home-idle": ("/", look),
+    "events-unplugged": ("/events?topic=garden&follow=1", pull_plug),
+    "events-error": ("/events?topic=garden&follow=1", refuse("**/api/events*")),
+    "events-long": ("/events?topic=long", look),
+    "events-empty": ("/events/list?topic=nothing", look),
+    "events-list": ("/events/list?topic=garden", look),
+    "streams-none": ("/streams?prefix=nothing", look),
+    "streams-unplugged": ("/streams?path=garden/weather", pull_plug),
+    "chat-empty": ("/chat", look),
+    "chat-running": ("/chat", ask_long),
+    "chat-refused": ("/chat", ask_in_vain),
+    "chat-plain": ("/chat", lambda page: submit(page, "chat", prompt="What runs dry?")),
+    "upload-running": ("/upload", upload_slowly),
+    "upload-stored": ("/upload", upload_two),
+    "files-playing": ("/files", play),
+    "export-refused": ("/export", refuse_condition),
+    "transform-wrong": ("/transform?to=ndjson-to-csv", type_wrong),
+    "transform-plain": ("/transform", lambda page: submit(page, "transform", text="Der Fluß <versiegt> nie.\n" * 9)),
+    "refused": ("/nothing-of-this-name", look),
+    "login": ("/login", look),
 }
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ PURE = {
         "errors",
         "chat_parts",
         "chat_framings",
+        "page_framings",
         "completion_framings",
         "transforms",
         "utf8",
@@ -46,6 +47,7 @@ PURE = {
         "openapi",
         "openapi_routes",
         "openapi_access",
+        "openapi_pages",
     )
 }
 # What stores promise: all that the others may know of them.

@@ -158,6 +158,30 @@ def test_what_is_no_form(body: bytes) -> None:
         read(each_byte(body))
 
 
+def test_the_fields_are_kept_where_they_are_asked_for() -> None:
+    """Those before the file are known with its first piece; a name may come often; without a file they are all."""
+    for pieces in ([FORM], each_byte(FORM)):
+        file = FormFile(iter(pieces), BOUNDARY, fields_bytes=1000)
+        content = iter(file)
+        assert CONTENT.startswith(next(content))
+        assert file.fields == {"field1": ["Joe Blow"]}
+        b"".join(content)
+        assert file.fields == {"field1": ["Joe Blow"], "after": ["more"]}
+    two = b'--AaB03x\r\nContent-Disposition: form-data; name="a"\r\n\r\n%b\r\n'
+    file = FormFile(iter([two % b"1" + two % b"" + b"--AaB03x--\r\n"]), BOUNDARY, 1000, required=False)
+    assert list(file) == []
+    assert file.fields == {"a": ["1", ""]}
+
+
+@pytest.mark.parametrize("field", [b"x" * 1001, b"", b"\xff"], ids=["long", "many", "no UTF-8"])
+def test_fields_are_bounded(field: bytes) -> None:
+    """By all that is kept of them, and by their number; what is no UTF-8 is refused."""
+    one = b'--AaB03x\r\nContent-Disposition: form-data; name="a"\r\n\r\n%b\r\n' % field
+    file = FormFile(iter([one * (20 if not field else 1) + b"--AaB03x--\r\n"]), BOUNDARY, 1000, required=False)
+    with pytest.raises((TooLarge, BadRequest)):
+        assert [*file, file.fields] == []
+
+
 def test_a_header_without_end() -> None:
     """It is given up before it takes memory."""
 

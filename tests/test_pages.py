@@ -730,10 +730,47 @@ def test_export_without_scripts(plain: Any) -> None:
     assert downloaded.value.suggested_filename == "users.csv"
 
 
-def test_publish_without_scripts(plain: Any) -> None:
-    """The publish form publishes by itself."""
+def test_events_without_scripts(plain: Any, server: LiveServer, topic: str) -> None:
+    """The list shows what is stored, grows while it follows, and publishes by its form."""
+    publish(server, topic, "one")
     plain.goto("/events")
-    plain.fill("#message", "from a form")
-    with plain.expect_response("**/api/notifications*") as answered:
-        plain.click("#publish button")
-    assert answered.value.status == 201
+    plain.fill("#topic", topic)
+    plain.check("#follow")
+    plain.click("#connect", no_wait_after=True)
+    shown = plain.locator("#events li code")
+    expect(shown).to_have_text(['{"status":"ok"}', '{"message":"one"}'])
+    publish(server, topic, "two")
+    expect(shown.last).to_have_text('{"message":"two"}')
+    plain.goto(f"/events/list?topic={topic}")
+    plain.fill("#message", "<b>three</b>")
+    plain.get_by_role("button", name="Publish").click()
+    expect(shown).to_have_count(5)
+    expect(shown.nth(3)).to_have_text('{"message":"<b>three</b>"}')
+    assert plain.locator("#events code b").count() == 0
+
+
+def test_chat_without_scripts(plain: Any) -> None:
+    """The answer stands in the page, and the next question goes on with the conversation."""
+    plain.goto("/chat")
+    for question in ("Which rivers never run dry?", "And <b>which</b> do?"):
+        plain.fill("#prompt", question)
+        plain.click("#send")
+        expect(plain.locator(".turn[data-role=user]").last).to_have_text(question)
+        expect(plain.locator(".turn[data-role=assistant]").last).to_contain_text(f"It reads: {question}")
+    expect(plain.locator(".turn")).to_have_count(4)
+    expect(plain.locator(".turn").last).to_contain_text("The last of your 3 messages")
+
+
+def test_transform_without_scripts(plain: Any) -> None:
+    """A text comes back in the page, a file as a download."""
+    plain.goto("/transform")
+    plain.fill("#text", "<i>Straße</i>")
+    plain.get_by_label("Second transform").select_option("lines")
+    plain.get_by_role("button", name="Show").click()
+    expect(plain.locator("#wire")).to_have_text("1\t<I>STRASSE</I>")
+    plain.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"never dry"})
+    plain.get_by_label("Second transform").select_option("")
+    with plain.expect_download() as downloaded:
+        plain.get_by_role("button", name="Download").click()
+    assert downloaded.value.suggested_filename == "a.txt.txt"
+    assert Path(downloaded.value.path()).read_bytes() == b"NEVER DRY"

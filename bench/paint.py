@@ -1,0 +1,98 @@
+"""How soon the pages are painted, in Chromium, beside a page with one line of text.
+
+Rules:
+- What Chromium itself takes is in both, and on a small machine it is most of it: the two are visited in turn, and the
+  ratio is that of each pair.
+- A first visit has an empty cache and a context of its own; the second one finds in the cache what pages share.
+- First paint is what the browser says of itself (Paint Timing, W3C), from the start of the navigation.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.report import Report
+from tests.browser import ARGS, CHROMIUM, PAGES
+from tests.harness import LiveServer, eventually
+
+ROUNDS = 10
+FLOOR = "/line"
+ASKED_KIB = 60
+_PAINT = "performance.getEntriesByName('first-paint')[0]?.startTime"
+_ASSETS = """performance.getEntriesByType('resource').filter(({name}) => name.includes('/assets/')
+    && !name.includes('/vendor/')).reduce((sum, {encodedBodySize}) => sum + encodedBodySize, 0)"""
+
+
+def measure(report: Report, folder: Path, pages: Sequence[str] = PAGES, rounds: int = ROUNDS) -> None:
+    """Add a row for each page; ``folder`` is the server's."""
+    report.table(
+        f"First paint in Chromium, beside a page of one line (median of {rounds}, in turn)",
+        "page", "first visit", "floor", "ratio", "second visit", "floor", "ratio", "own assets, gzip", "asked for",
+    )  # fmt: skip
+    server = LiveServer(folder, {"LOG_LEVEL": "WARNING"}, application="bench.empty:app").start()
+    try:
+        with _chromium() as browser:
+            _visits(browser, server, FLOOR)  # the first of all finds a browser that has just been started
+            for path in pages:
+                report.row(*_row(path, [_pair(browser, server, path) for _ in range(rounds)]))
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright  # here: only this part of the bench needs requirements-dev.txt
+
+    if not CHROMIUM:
+        raise RuntimeError("Chromium is not installed (Debian: apt install chromium).")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+def _pair(browser: Any, server: LiveServer, path: str) -> tuple[float, float, float, float, int]:
+    """The page's two paints and those of the floor, in milliseconds, and the bytes of the page's assets."""
+    first, second, assets = _visits(browser, server, path)
+    floor_first, floor_second, _ = _visits(browser, server, FLOOR)
+    return first, floor_first, second, floor_second, assets
+
+
+def _visits(browser: Any, server: LiveServer, path: str) -> tuple[float, float, int]:
+    context = browser.new_context(base_url=server.url)
+    try:
+        page = context.new_page()
+        page.goto(path, wait_until="load")
+        first, assets = _painted(page), int(page.evaluate(_ASSETS))
+        page.goto(path, wait_until="load")
+        return first, _painted(page), assets
+    finally:
+        context.close()
+
+
+def _painted(page: Any) -> float:
+    # Asked from here: a page's policy lets nobody evaluate a text in it again and again.
+    return float(eventually(lambda: page.evaluate(_PAINT), 30.0))
+
+
+def _row(path: str, pairs: Sequence[tuple[float, float, float, float, int]]) -> Iterator[str]:
+    first, floor_first, second, floor_second, assets = zip(*pairs, strict=True)
+    yield f"`{path}`"
+    for own, floor in ((first, floor_first), (second, floor_second)):
+        ratio = statistics.median(a / b for a, b in zip(own, floor, strict=True))
+        yield f"{statistics.median(own):.0f} ms"
+        yield f"{statistics.median(floor):.0f} ms"
+        yield f"**{ratio:.2f}**"
+    yield f"{assets[0] / 1024:.1f} KiB"
+    yield f"< 100 ms, < {ASKED_KIB} KiB"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Report(), Path(folder), sys.argv[1:] or PAGES)

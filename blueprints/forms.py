@@ -1,0 +1,229 @@
+"""What pages do where no script runs: a chat, a transform and the events of a topic, shown by the page itself.
+
+Rules:
+- A page arrives as its stream does: what a model says, what comes back, what is published stands in it at once.
+- Nothing is kept here: a conversation is in the form that goes on with it, and a question that is sent again (a reload)
+  joins the run that answers it.
+- What is refused before the first byte is the page with one sentence, under the status that it has.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from urllib.parse import parse_qs, quote
+
+import msgspec
+from flask import Blueprint, Response, current_app, redirect, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from llm import messages
+from llm.models import Models
+from settings import Settings
+from stores.base import Config, Log
+from stores.errors import StreamClosed
+from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, topics
+from streaming.begun import Begun
+from streaming.chat_answers import chats
+from streaming.chat_index import digest
+from streaming.chat_parts import Parts
+from streaming.chats import Ask
+from streaming.cursors import Parameters
+from streaming.duplex import duplex
+from streaming.errors import BadRequest, Conflict, Problem, Unauthorized, UnsupportedType
+from streaming.events import json_event
+from streaming.framings import Text
+from streaming.multipart import FormFile
+from streaming.page_framings import Answer, Page
+from streaming.pipeline import TRANSFORMS, Limits, Pipeline
+from streaming.response import respond
+
+blueprint = Blueprint("forms", __name__)
+
+FORM_BYTES = 2**20
+MOST_TRANSFORMS = 8
+MESSAGE_CHARS = 20_000
+_TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
+_CHAT_ID = re.compile("[A-Za-z0-9_-]{1,64}")
+_SHOWN = ("text/", "application/x-ndjson")
+_ENDINGS = {"application/x-ndjson": "ndjson", "text/csv": "csv", "text/plain": "txt"}
+_ENDINGS |= {"application/gzip": "gz", "application/zstd": "zst"}
+
+
+@blueprint.after_request
+def secure(response: Response) -> Response:
+    return page_policy.secure(response)
+
+
+# Chat
+
+
+@blueprint.post("/chat")
+def chat() -> Response:
+    Parameters()
+    form = _fields()
+    said, text = form.get("said", []), form.get("message", [""])[0].strip()
+    id = form.get("id", [""])[0]
+    if not text or len(text) > MESSAGE_CHARS:
+        raise BadRequest(f"A message has 1 to {MESSAGE_CHARS} characters.", parameter="message")
+    if not _CHAT_ID.fullmatch(id):
+        raise BadRequest("The form has lost its chat: begin a new one.", parameter="id")
+    answer = Answer()
+    page = partial(_chat_page, id, said, text, answer)
+    try:
+        run_id, begun = _asked(id, [*said, text])
+    except Unauthorized:
+        raise
+    except Problem as problem:
+        return _refused(problem, page)
+    return respond(begun, Page(page, answer.write), headers=chat_answers.headers(run_id))
+
+
+def _asked(id: str, said: list[str]) -> tuple[str, Begun]:
+    """Ask the model for what follows ``said``, person and model in turn. Raises what the API of chat does."""
+    settings: Settings = current_app.extensions["settings"]
+    models: Models = current_app.extensions["models"]
+    asked = [
+        {"role": ("user", "assistant")[number % 2], "content": text, "id": f"{id}-{number}"}
+        for number, text in enumerate(said)
+    ]
+    body = msgspec.json.encode({"id": id, "messages": asked})
+    question = messages.read(body, settings.CHAT_MAX_TOKENS)
+    model = models.named("")
+    # The form is its own Idempotency-Key: sent again, it joins its answer, also one that has come to its end.
+    ask = Ask(id, chat_answers.caller(), "", digest(body), digest(body), callers.mark())
+    parts = Parts("", model, int(time.time()), question.size)
+    run_id, _ = chats().begin(ask, parts, models.asked(model, question))
+    return run_id, chat_answers.begun(run_id, settings.CHAT_HEADERS_S)
+
+
+def _chat_page(id: str, said: list[str], text: str, answer: Answer, sentence: str) -> str:
+    """The page around the answer; one that is not whole is no part of what is said next."""
+    next_said = said if sentence or not answer.text else [*said, text, answer.text]
+    return render_template(
+        "chat.html", posted=True, id=id, said=said, text=text, next_said=next_said, sentence=sentence,
+        hole=page_framings.HOLE, again=text if sentence else "",
+    )  # fmt: skip
+
+
+# Transform
+
+
+@blueprint.post("/transform")
+def transform() -> Response:
+    save = Parameters("save").flag("save")
+    form = _multipart()
+    file = iter(form)
+    first = next(file, b"")  # the fields stand before the file
+    fields = form.fields
+    names = [name for name in fields.get("to", []) if name] or ["upper"]
+    text = "" if first else fields.get("text", [""])[0].replace("\r\n", "\n")
+    page = partial(_transform_page, names, text)
+    try:
+        answer, pipeline = _transformed(names, chain([first or text.encode()], file), bool(first or text))
+    except Unauthorized:
+        raise
+    except Problem as problem:
+        return _refused(problem, page)
+    if save or not pipeline.content_type.startswith(_SHOWN):
+        name = _name(form.filename, pipeline.content_type)
+        disposition = {"Content-Disposition": f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(name)}"}
+        return respond(answer, Text(pipeline.content_type), headers=disposition, cut_after_error=True)
+    return respond(answer, Page(page, page_framings.text))
+
+
+def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple[Begun, Pipeline]:
+    settings: Settings = current_app.extensions["settings"]
+    if not some:
+        raise BadRequest("There is nothing to transform: type a text, or choose a file.", parameter="text")
+    if len(names) > MOST_TRANSFORMS:
+        raise BadRequest(f"There may be at most {MOST_TRANSFORMS} transforms in a row.", parameter="to")
+    if unknown := set(names) - set(TRANSFORMS):
+        raise BadRequest(f"{unknown.pop()[:40]!r} is no transform.", parameter="to")
+    pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
+    answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
+    return Begun(answer, within_s=settings.BODY_TIMEOUT_S), pipeline
+
+
+def _multipart() -> FormFile:
+    settings: Settings = current_app.extensions["settings"]
+    boundary = request.mimetype_params.get("boundary", "")
+    if request.mimetype != "multipart/form-data" or not boundary:
+        raise UnsupportedType("Send the form as multipart/form-data, with its boundary.")
+    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
+    return FormFile(pieces, boundary.encode("latin-1", "replace"), FORM_BYTES, required=False)
+
+
+def _name(filename: str, content_type: str) -> str:
+    ending = _ENDINGS.get(content_type.partition(";")[0], "out")
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{file_names.plain(filename) if filename else 'answer'}.{ending}")
+
+
+def _transform_page(names: list[str], text: str, sentence: str) -> str:
+    return render_template(
+        "transform.html", posted=True, transforms=list(TRANSFORMS), names=names, text=text, sentence=sentence,
+        hole=page_framings.HOLE,
+    )  # fmt: skip
+
+
+# Events
+
+
+@blueprint.get("/events/list")
+def list_events() -> Response:
+    query = Parameters("topic", "follow")
+    topic, follow = query.text("topic", "default", *_TOPIC), query.flag("follow")
+    log: Log = current_app.extensions["log"]
+    reader = topics.Reader(log, topics.begin_at(log, [topic], ""), topics.frame)
+    page = partial(_events_page, topic, follow)
+    return respond(reader.follow() if follow else reader.stored(), Page(page, page_framings.row, again=follow))
+
+
+@blueprint.post("/events/list")
+def publish() -> AnyResponse:
+    query = Parameters("topic")
+    topic = query.text("topic", "default", *_TOPIC)
+    text = _fields().get("message", [""])[0]
+    if not text.strip():
+        raise BadRequest("There is nothing to publish.", parameter="message")
+    kept = Config("application/json", keep_events=current_app.extensions["settings"].NOTIFICATIONS_KEEP)
+    log: Log = current_app.extensions["log"]
+    try:
+        log.append(topics.path(topic), [json_event({"message": text}, "notification")], create=kept)
+    except StreamClosed as error:
+        raise Conflict("This topic is closed.", parameter="topic") from error
+    return redirect(f"/events/list?topic={topic}", 303)
+
+
+def _events_page(topic: str, follow: bool, sentence: str) -> str:
+    return render_template("events_list.html", topic=topic, follow=follow, sentence=sentence, hole=page_framings.HOLE)
+
+
+# All of them
+
+
+def _fields() -> dict[str, list[str]]:
+    """The fields of a form as browsers send it without files. Raises BadRequest, UnsupportedType, TooLarge."""
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise UnsupportedType("Send the form as application/x-www-form-urlencoded.")
+    settings: Settings = current_app.extensions["settings"]
+    body = bodies.read_all(request.environ, FORM_BYTES, settings.BODY_TIMEOUT_S)
+    try:
+        # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
+        lines = body.decode().replace("%0D%0A", "%0A")
+        return parse_qs(lines, keep_blank_values=True, max_num_fields=2 * messages.LIMIT_MESSAGES, errors="strict")
+    except ValueError as error:  # UnicodeDecodeError, too
+        raise BadRequest("The form cannot be read.") from error
+
+
+def _refused(problem: Problem, page: Callable[[str], str]) -> Response:
+    """The page with what is wrong said in it."""
+    response = Response(page(problem.detail), problem.status, content_type=Page.content_type)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers.update(problem.headers)
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(round(problem.retry_after_s + 0.5))
+    return response
