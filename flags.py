@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 import click
-from gevent.monkey import is_module_patched
 
 # gunicorn's master gives up at this, where any other end of a worker is followed by the next worker.
 _APP_LOAD_ERROR = 4
@@ -44,12 +43,14 @@ def refuse(cfg: Any) -> None:
 
 
 def refuse_bare() -> None:
-    """In wsgi.py: raise SystemExit where nobody has read gunicorn.conf.py, and what streams need is not there."""
+    """In wsgi.py: raise SystemExit where it is served without gunicorn.conf.py, and what streams need is not there.
+
+    Who only imports it (a test, a script, a command of Flask's) serves nobody.
+    """
     context = click.get_current_context(silent=True)
-    if context is not None and context.info_name != "run":  # a command, as `flask --app wsgi doctor`: it serves nobody
-        return
+    by_flask = context is not None and context.info_name == "run"
     by_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
-    if is_module_patched("socket") and (_CONFIGURED in os.environ or not by_gunicorn):
+    if not by_flask and (not by_gunicorn or _CONFIGURED in os.environ):
         return
     sentence = "Start it with `make run`, or gunicorn -c gunicorn.conf.py wsgi:app: streams need what is set there."
     print(sentence, file=sys.stderr, flush=True)  # noqa: T201  # a traceback would hide it

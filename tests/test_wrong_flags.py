@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,3 +157,11 @@ def test_without_its_settings_it_does_not_start(make: Make, command: tuple[str, 
         make(command=command)
     assert str(refused.value).count("Start it with `make run`, or gunicorn -c gunicorn.conf.py wsgi:app") == 1
     assert "Traceback" not in str(refused.value)
+
+
+def test_importing_it_serves_nobody(tmp_path: Path) -> None:
+    """A script or a test takes the application as any other, without gunicorn and without gevent's patches."""
+    script = "from wsgi import app; print(app.test_client().get('/healthz').status_code)"
+    environ = {"PATH": os.environ["PATH"], "INSTANCE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["200"]), done.stderr
