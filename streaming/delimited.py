@@ -2,7 +2,7 @@
 
 Rules:
 - ``decode(bytes) -> iterator of bytes`` and ``flush() -> bytes``; a step gives whole records, some 64 KiB, or nothing.
-- A record has at most 1 MiB and 16,384 fields: nothing that has no end is held, and no step takes long.
+- A record has at most 1 MiB (``whole_records``) and 16,384 fields: nothing that has no end is held, no step takes long.
 - NULL is an empty field in CSV, and the empty string is ``""``, as in PostgreSQL's COPY and our exports; in JSON they
   are null and "". From CSV every value is a string. Numbers of JSON are written as they stand, to the last digit.
 - What is no CSV or no JSON object, or does not fit the header, raises ValueError that names the record, from 1.
@@ -17,15 +17,14 @@ from itertools import islice
 
 import msgspec
 
-RECORD_BYTES = 2**20
+from streaming.whole_records import Records
+
 FIELDS = 2**14
 STEP_BYTES = 64 * 1024
 _SLICE_BYTES = 8 * 1024  # of empty lines, which cost as much as full ones
 
-# A field and the comma behind it (RFC 4180, 2, rules 5 to 7), and a record and its LF. Possessive: a MiB of quotes is
-# passed over at 20 ns each, and not remembered.
+# A field and the comma behind it (RFC 4180, 2, rules 5 to 7).
 _FIELD = re.compile(r'("(?:[^"]++|"")*+"|[^",\r\n]*+),')
-_RECORD = re.compile(r'((?:[^"\n]++|"[^"]*+")*+)\n')
 # What a value in JSON does not show as it stands.
 _ODD = re.compile(rb'[\x00-\x09\x0b\x0c\x0e-\x1f"\\]')
 _encode = msgspec.json.encode
@@ -36,7 +35,7 @@ class CSVToNDJSON:
     """The first record is the header; each further one becomes an object with its names, in their order."""
 
     def __init__(self) -> None:
-        self._records = _Records(quoted=True)
+        self._records = Records(quoted=True)
         self._names: list[str] = []
         self._form = ""  # of a line whose values need no escapes
 
@@ -128,7 +127,7 @@ class NDJSONToCSV:
     """The first object's keys are the header; what a further one has not is NULL, and more it may not have."""
 
     def __init__(self) -> None:
-        self._records = _Records(quoted=False)
+        self._records = Records(quoted=False)
         self._places: dict[str, int] = {}
 
     def decode(self, data: bytes) -> Iterator[bytes]:
@@ -198,91 +197,3 @@ def _steps(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield bytes(out)  # what comes before it is right
         raise
     yield bytes(out)
-
-
-class _Records:
-    """Whole records out of pieces, without the LF that ends each; ``quoted``: an LF within two quotes ends none.
-
-    ``number``: of the record that was yielded last, from 1.
-    """
-
-    def __init__(self, *, quoted: bool) -> None:
-        self.number = 0
-        self._quoted = quoted
-        self._held = bytearray()
-        self._within = False
-        self._at = 0  # where what is held begins in the body
-
-    def split(self, data: bytes) -> Iterator[str]:
-        """Yield the records that ``data`` completes, and hold what follows them."""
-        yield from self.texts(self.take(data))
-        self.check()
-
-    def take(self, data: bytes) -> bytes:
-        """Return the records that ``data`` completes, as they stand, and hold what follows them."""
-        end = self._end(data)
-        block = bytes(self._held) + data[:end] if end else b""
-        if end:
-            self._held.clear()
-        self._held += data[end:]
-        return block
-
-    def passed(self, block: bytes, count: int) -> None:
-        """The block was read by somebody else, and had so many records."""
-        self._at += len(block)
-        self.number += count
-
-    def check(self) -> None:
-        if len(self._held) > RECORD_BYTES:
-            raise ValueError(f"Record {self.number + 1} has more than {RECORD_BYTES} bytes.")
-
-    def rest(self) -> Iterator[str]:
-        """Yield the last record, which need not have an end."""
-        if self._within:
-            raise ValueError(f"Record {self.number + 1} ends within a quoted field, or has one quote too many.")
-        if self._held:
-            yield from self.split(b"\n")
-
-    def _end(self, data: bytes) -> int:
-        """Return where the last record that ends in ``data`` does, behind its LF; 0 when none does."""
-        if not self._quoted or b'"' not in data:
-            return 0 if self._within else data.rfind(b"\n") + 1
-        parts = data.split(b'"')
-        end, inside = len(data), self._within ^ (len(parts) % 2 == 0)
-        self._within = inside
-        for part in reversed(parts):
-            if not inside and (found := part.rfind(b"\n")) >= 0:
-                return end - len(part) + found + 1
-            end -= len(part) + 1
-            inside = not inside
-        return 0
-
-    def texts(self, block: bytes) -> Iterator[str]:
-        """Yield the records of a block."""
-        failure = None
-        try:
-            text = block.decode()
-        except UnicodeDecodeError as error:
-            text = block[: error.start].decode()
-            failure = ValueError(f"Byte {self._at + error.start} of the body is not UTF-8.")
-        for record in self._whole(text) if failure is None else self._begun(text):
-            self.number += 1
-            if len(record) > RECORD_BYTES // 4 and len(record.encode()) > RECORD_BYTES:
-                raise ValueError(f"Record {self.number} has more than {RECORD_BYTES} bytes.")
-            yield record.removeprefix("\ufeff") if self.number == 1 else record
-        self._at += len(block)
-        if failure is not None:
-            raise failure
-
-    def _whole(self, text: str) -> list[str]:
-        """Return the records of a text that ends with the last one's end."""
-        if self._quoted and '"' in text:
-            return _RECORD.findall(text)
-        return text.split("\n")[:-1]
-
-    def _begun(self, text: str) -> Iterator[str]:
-        """Yield the records of a text that may end in the middle of one."""
-        at = 0
-        while (found := _RECORD.match(text, at)) is not None:
-            yield found[1]
-            at = found.end()

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from streaming.delimited import FIELDS, RECORD_BYTES, CSVToNDJSON, NDJSONToCSV
+from streaming.delimited import FIELDS, CSVToNDJSON, NDJSONToCSV
+from streaming.whole_records import RECORD_BYTES
 from tests.pieces import CUTS, cut, fed, outcome, same
 
 TEXTS = st.text(st.one_of(st.sampled_from('a,"\n\r;\t é🙂'), st.characters(exclude_categories=["Cs"])), max_size=8)

@@ -29,6 +29,7 @@ PURE = {
         "compression",
         "content_codings",
         "delimited",
+        "whole_records",
         "pipeline",
         "event_lines",
         "positions",
