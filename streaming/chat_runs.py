@@ -244,7 +244,10 @@ class ChatRun:
             ended, new = self.ended, self.events[self._in_log :]
             if (new or ended) and not self._append(new, ended):
                 self._cancelled = self._cancelled or DRAINED
-                return self._interrupt() if not self.ended else None
+                if not self.ended:
+                    # From the hub: thrown from here, the run would wait for this greenlet, which waits for it.
+                    gevent.get_hub().loop.run_callback(self._interrupt)
+                return
             self._in_log += len(new)
 
     def _append(self, new: list[Event], ended: bool) -> bool:
