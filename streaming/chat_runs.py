@@ -220,7 +220,8 @@ class ChatRun:
         """The log takes no more of it."""
         self._cancelled = self._cancelled or DRAINED
         if not self.ended:
-            self._interrupt()
+            # From the hub: thrown from here, the run would wait for this greenlet, which waits for it.
+            gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _write_direct(self, parts: list[Event]) -> None:
         ends = not TERMINAL.isdisjoint(part.type for part in parts)

@@ -12,9 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
+import gevent
+import gevent.event
 import pytest
 
-from streaming.leases import LEASE_S, RENEW_S
+from stores.base import Config
+from stores.memory import MemoryLog
+from streaming.chat_parts import Parts
+from streaming.chat_runs import ChatRun, Outcome
+from streaming.events import Event
+from streaming.leases import LEASE_S, RENEW_S, Lease
 from tests.fake_openai import CUT, DONE, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
 from tests.harness import Answer, LiveServer, RawClient, eventually, parse_events
 from tests.test_chat_framings import lines, parts
@@ -667,3 +674,27 @@ def test_models_have_names_servers_and_keys(live_server: Callable[..., LiveServe
     assert 'perennial_chat_tokens_total{direction="output",estimated="false",model="fast"} 2.0' in counted
     assert 'perennial_chat_tokens_total{direction="output",estimated="true",model="good"} 3.0' in counted
     assert "perennial_chat_running 0.0" in counted
+
+
+def test_a_run_whose_log_is_gone_ends() -> None:
+    """Its store lost it while the model was silent: the model is left, the slot given back, the reader told."""
+    log, told, outcomes = MemoryLog(), gevent.event.Event(), list[Outcome]()
+    run = ChatRun(log, Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
+    log.create(run.path, Config("application/json"), run.begin())
+
+    def model() -> Iterator[Event | None]:
+        yield Event(b"Hello", "text")
+        yield None
+        log.delete(run.path)
+        yield Event(b" again", "text")
+        yield None
+        gevent.sleep(3600)
+
+    def done(_: ChatRun, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        told.set()
+
+    run.start(model, ExitStack(), done)
+    assert told.is_set() or told.wait(10.0)
+    assert (outcomes[0].how, run.events[-1].type) == ("interrupted", "error")
+    log.dispose()

@@ -46,7 +46,7 @@ def _chat(caller: Caller, truth: Truth, protocol: str) -> None:
     while True:
         caller.later()
         answer = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol={protocol}")
-        caller.passing(answer, 200, 401, 500, *((404, 410) if caller.mishaps.lifetimes else ()))
+        caller.passing(answer, 200, 204, 401, 500, *((404, 410) if caller.mishaps.lifetimes else ()))
         if answer.status == 200 and _judged(caller, answer, protocol, truth):
             return
         if answer.status in (204, 404, 410):

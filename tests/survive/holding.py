@@ -48,7 +48,8 @@ class Holding:
         found = [] if self.answered else ["not every worker answers"]
         for pid, worker in self.workers.items():
             found += [f"{worker[name]} {name} in {pid}" for name in ("streams", "runs") if worker[name]]
-            found += [f"leases on {worker['marks']}"] if worker["marks"] else []
+            marks = [mark for mark in worker["marks"] if worker["worker"] in mark]
+            found += [f"leases of {pid} on {marks}"] if marks else []
             greenlets, usual = Counter(worker["greenlets"]), idle.most("greenlets")
             if greenlets.total() > usual.total() + MORE_GREENLETS:
                 found.append(f"greenlets in {pid}: {dict(greenlets - usual)}")
@@ -62,6 +63,12 @@ class Holding:
             found.append(f"temporary files {sorted(new)}")
         found += [f"{self.statements} statements"] if self.statements else []
         return found
+
+    def marks_of_the_dead(self) -> set[str]:
+        """Return what is still held by workers that are gone; it ends some ten seconds after them."""
+        living = {worker["worker"] for worker in self.workers.values()}
+        marks = {mark for worker in self.workers.values() for mark in worker["marks"]}
+        return {mark for mark in marks if not any(worker in mark for worker in living)} if self.answered else set()
 
     def most(self, name: str) -> Counter[str]:
         """What the worker has that has most of it."""

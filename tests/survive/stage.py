@@ -32,8 +32,9 @@ from tests.survive.truth import ROWS, TOKENS, Truth
 
 STORES = ("embedded", "servers")
 WORKERS = 2
+SETTLE_S = 30.0
 # A worker that was killed is known to be dead after some ten seconds, and what it held is ended then.
-SETTLE_S = 45.0
+DEAD_S = 60.0
 SETTINGS = {
     "WEB_CONCURRENCY": WORKERS,
     "LONG_POLL_S": 2,
@@ -62,6 +63,8 @@ class Stage:
     mishaps: Mishaps = field(default_factory=Mishaps)
     killed: bool = False
     idle: Holding = field(default_factory=Holding)
+    # Since when each is known (time.monotonic).
+    dead_marks: dict[str, float] = field(default_factory=dict)
 
     def restart(self) -> None:
         """Like an operator's: SIGTERM, and a new server on the same port."""
@@ -72,13 +75,20 @@ class Stage:
         left: list[str] = ["nobody answers"]
 
         def is_settled() -> bool:
-            left[:] = holding.look(self.server, self.disk.folder, self.postgres).beyond(self.idle, self.killed)
+            now = holding.look(self.server, self.disk.folder, self.postgres)
+            left[:] = [*now.beyond(self.idle, self.killed), *self._held_for_too_long(now)]
             return not left
 
         with contextlib.suppress(AssertionError):
             eventually(is_settled, SETTLE_S)
             return
         raise Finding(f"left behind: {'; '.join(left)}")
+
+    def _held_for_too_long(self, now: Holding) -> list[str]:
+        """What the dead hold is not waited for in each episode; but nothing of it is there for long."""
+        at = time.monotonic()
+        self.dead_marks = {mark: self.dead_marks.get(mark, at) for mark in now.marks_of_the_dead()}
+        return [f"a lease of the dead on {mark}" for mark, since in self.dead_marks.items() if at - since > DEAD_S]
 
     def measure(self) -> None:
         """What the workers hold while nothing happens."""

@@ -34,6 +34,7 @@ def _held() -> dict[str, Any]:
     marks = [path for prefix in ("held/", leases.SLOTS) for path in leases.all_paths(store, prefix)]
     return {
         "pid": os.getpid(),
+        "worker": app.extensions["lease"].worker,
         "streams": len(wire.links),
         "runs": runs.running(),
         "marks": marks,
