@@ -137,6 +137,8 @@ class Tally:
         self.resumed: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
+        # What was answered with a status instead of what was asked for, by that status.
+        self.refused: Counter[str] = Counter()
         # From the request to the first byte, by kind.
         self.first: dict[str, Times] = {}
         # Of each broadcast: from the read of its events until the last reader's socket had them; and to how many.
