@@ -49,7 +49,19 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.tables import Tables
 from stores.uploads import FileUploads
-from streaming import access, accounts, bodies, body_limits, cross_origin, markup, metrics, rate_limits, refusals, wire
+from streaming import (
+    access,
+    accounts,
+    bodies,
+    body_limits,
+    cross_origin,
+    markup,
+    metrics,
+    rate_limits,
+    refusals,
+    sent_limits,
+    wire,
+)
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
 from streaming.assets import Assets
@@ -152,6 +164,7 @@ def _route(app: Flask, settings: Settings) -> None:
     app.after_request(bodies.discard_unread)
     rate_limits.limit(app, settings, refusals.problem_response)
     body_limits.open_limits(app, settings)
+    sent_limits.limit(app, settings)
     cross_origin.allow(app, settings.CORS_ORIGINS)
     wsgi_app: Any = WithoutUrlTokens(Direct(app, "downloads", downloads.place))
     if hops := settings.TRUSTED_PROXIES:

@@ -173,6 +173,12 @@ class Settings:
         "bytes appended to streams and published in an hour of each caller; beyond them 429; 0: no bound",
         zero=True,
     )
+    SENT_BYTES: int = _setting(
+        0, "bytes sent in streams, exports and files in an hour, in all; beyond them 503; 0: no bound", zero=True
+    )
+    CALLER_SENT_BYTES: int = _setting(
+        0, "bytes sent in streams, exports and files in an hour to each caller; beyond them 429; 0: no bound", zero=True
+    )
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @property

@@ -25,7 +25,7 @@ from gunicorn.http.body import LengthReader
 
 from stores.bodies import Feed
 from streaming import bodies
-from streaming.accounts import Account, tally
+from streaming.accounts import PAYS, Account, tally
 from streaming.connections import plain_socket
 from streaming.errors import Conflict
 from streaming.slowness import Slowest, Waits
@@ -105,6 +105,7 @@ class Arrivals:
 
     def _begun(self) -> Account:
         if self._account is None:
+            self._environ.pop(PAYS, None)  # these bytes are not sent
             self._account = Account("upload", self._environ)
             self._account.how = "left"
         return self._account

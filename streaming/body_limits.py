@@ -67,26 +67,34 @@ class BodyLimits:
         if self._bounds:
             self._window = FixedWindowRateLimiter(storage_from_string(storage_url))
 
+    @property
+    def bounded(self) -> bool:
+        """Whether bytes are counted."""
+        return bool(self._bounds)
+
     @contextmanager
     def holding(self, caller: str, length: int | None) -> Iterator[None]:
         """Be a body of ``length`` bytes, None for not known, in this block. Raises TooManyRequests, Unavailable."""
         leave = self._places.enter(caller)
         try:
-            self._pay(caller, length)
+            self.pay(caller, length)
             yield
         finally:
             leave()
 
     def came(self, caller: str, count: int) -> None:
-        """A body of unknown length had so many bytes."""
+        """Something of unknown length had so many bytes."""
         for item, each in self._bounds:
             try:
                 self._window.hit(item, self._name, caller if each else "all", cost=count)
             except StorageError:
                 log.exception("bytes were not counted")
 
-    def _pay(self, caller: str, length: int | None) -> None:
-        """Raises TooManyRequests, Unavailable; what is refused costs nothing."""
+    def pay(self, caller: str, length: int | None) -> None:
+        """Pay for so many bytes; None: only look whether there are any left. What is refused costs nothing.
+
+        Raises TooManyRequests, Unavailable.
+        """
         try:
             for item, each in self._bounds:
                 if not self._window.test(item, self._name, caller if each else "all", cost=length or 1):
@@ -100,8 +108,8 @@ class BodyLimits:
         most, everybody = item.amount, who == "all"
         left_s = max(1, math.ceil(self._window.get_window_stats(item, self._name, who).reset_time - time.time()))
         name = self._name if everybody else f"{self._name}-per-caller"
-        may = "The server takes" if everybody else "You may send"
-        sentence = f"{may} {most} bytes of {self.kind} an hour; try again in {left_s} seconds."
+        whose = "for all together" if everybody else "for each caller"
+        sentence = f"There are {most} bytes of {self.kind} an hour {whose}; try again in {left_s} seconds."
         kind = Unavailable if everybody else TooManyRequests
         return kind(sentence, retry_after_s=left_s, headers=fields(name, most, left_s, _HOUR_S))
 

@@ -174,6 +174,30 @@ def test_bytes_of_transforms_and_appends_are_paid_for_too(make_client: Make, pat
         assert answer.status_code == 201
 
 
+def test_bytes_that_are_sent_are_paid_for_at_their_end(make_client: Make) -> None:
+    """Of streams, exports and files: to each caller (429) and in all (503); what it sends itself is none of it."""
+    tokens = static(ann="*", bob="*", eve="*")
+    client = make_client(CALLER_SENT_BYTES=100, SENT_BYTES=150, API_TOKENS=tokens)
+    (client.application.extensions["settings"].FILES_DIR / "f").write_bytes(b"x" * 60)
+
+    def read(path: str, name: str) -> TestResponse:
+        answer = client.get(path, headers=bearer(name))
+        assert answer.data  # to its end
+        answer.close()
+        return answer
+
+    assert read("/api/stream?chunks=6&interval=0", "ann").status_code == 200  # 48 bytes
+    with client.post("/api/upload-progress?filename=u", data=b"x" * 500, headers=bearer("ann")) as answer:
+        assert answer.status_code == 201
+    assert read("/api/download/f", "ann").status_code == 200
+    assert refused(read("/api/download/f", "ann"), 429, "stream-bytes-per-caller", 100) <= 3600
+    with client.post("/api/notifications", data=b"x", headers=bearer("ann")) as answer:
+        assert answer.status_code == 201
+    assert read("/api/export/users.csv?limit=9", "bob").status_code == 200
+    assert refused(read("/api/sse?count=1", "eve"), 503, "stream-bytes", 150) <= 3600
+    assert client.get("/healthz").status_code == 200
+
+
 @pytest.mark.parametrize(
     "request_line",
     ["POST /api/upload-progress?filename=c", "POST /api/transform", "PUT /v1/stream/paid"],

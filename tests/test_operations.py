@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -26,10 +27,11 @@ EVENTS = {"Accept": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Place:
-    """A server, and the port at which it is asked."""
+    """A server, the port at which it is asked, and what is written down of that."""
 
     server: LiveServer
     port: int
+    access_log: Path
     proxied: bool
 
     def opened(
@@ -65,7 +67,10 @@ def place(
         }
         server = LiveServer(folder / "server", env)
         stack.callback(server.stop)
-        yield Place(server.start(), stack.enter_context(way_to(server, way, folder)), way == "nginx")
+        server.start()
+        port = stack.enter_context(way_to(server, way, folder))
+        access_log = folder / "nginx" / "access.log" if way == "nginx" else server.log_path
+        yield Place(server, port, access_log, way == "nginx")
 
 
 def test_who_is_let_in(place: Place) -> None:
@@ -82,6 +87,8 @@ def test_who_is_let_in(place: Place) -> None:
     link = place.ask("/api/links", "reader", "POST", json.dumps({"url": topic}).encode()).json["url"]
     assert place.ask(link).status == 200
     assert place.ask(link.replace("topic=a", "topic=b")).status == 403
+    eventually(lambda: '"GET /api/events HTTP/1.1" 403' in place.access_log.read_text() or not place.proxied)
+    assert link.partition("token=")[2] not in place.access_log.read_text()
     for origin in ({"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
         assert place.ask("/api/notifications?topic=a", "ann", "POST", b"x", **origin).status == 403
 
