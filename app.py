@@ -50,7 +50,19 @@ from stores.sqlite_log import SQLiteLog
 from stores.sqlite_tables import SQLiteTables
 from stores.tables import Tables
 from stores.uploads import FileUploads
-from streaming import access, accounts, bodies, cross_origin, markup, metrics, rate_limits, refusals, wire
+from streaming import (
+    access,
+    accounts,
+    bodies,
+    body_limits,
+    cross_origin,
+    markup,
+    metrics,
+    rate_limits,
+    refusals,
+    sent_limits,
+    wire,
+)
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
 from streaming.assets import Assets
@@ -59,8 +71,10 @@ from streaming.claims import Claims
 from streaming.direct import Direct
 from streaming.errors import Problem, Unauthorized
 from streaming.intake import Intake
+from streaming.kept import Kept
 from streaming.leases import RENEW_S, Lease
 from streaming.shares import Shares
+from streaming.slowness import Slowest
 from streaming.url_tokens import WithoutUrlTokens
 
 _BLUEPRINTS = (
@@ -114,6 +128,7 @@ def _open(app: Flask, settings: Settings) -> None:
     app.extensions["runs"] = Shares("runs", 0, settings.CALLER_RUNS)
     app.extensions["exports"] = Shares("exports", 0, settings.CALLER_EXPORTS)
     app.extensions["log"] = log = _open_log(settings)
+    app.extensions["kept"] = Kept(log, settings.CALLER_STREAM_PATHS)
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
     app.extensions["chats"] = Chats(log, lease, settings)
@@ -126,7 +141,7 @@ def _open(app: Flask, settings: Settings) -> None:
         Claims(log),
         log,
         settings.MAX_UPLOAD_BYTES,
-        settings.BODY_TIMEOUT_S,
+        Slowest.of(settings),
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
@@ -150,6 +165,8 @@ def _route(app: Flask, settings: Settings) -> None:
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
     rate_limits.limit(app, settings, refusals.problem_response)
+    body_limits.open_limits(app, settings)
+    sent_limits.limit(app, settings)
     cross_origin.allow(app, settings.CORS_ORIGINS)
     wsgi_app: Any = WithoutUrlTokens(Direct(app, "downloads", downloads.place))
     if hops := settings.TRUSTED_PROXIES:
@@ -200,6 +217,7 @@ def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
                 app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
                 app.extensions["intake"].sweep()
                 app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
+                app.extensions["kept"].sweep()
             except (StoreError, OSError):
                 logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
             gevent.sleep(60)

@@ -48,6 +48,11 @@ class Settings:
         30.0, "seconds without any progress after which a client that does not read is cut"
     )
     BODY_TIMEOUT_S: float = _setting(60.0, "seconds a request body may stall before it is given up")
+    BODY_RATE: int = _setting(
+        500,
+        "bytes a second that a request body must bring in each BODY_TIMEOUT_S seconds of waiting for it; 0: any",
+        zero=True,
+    )
     MAX_UPLOAD_BYTES: int = _setting(10 * 2**30, "the largest upload")
     UPLOADS_SYNC: str = _setting(
         "full", "full: an upload that was acknowledged survives a crash of the machine; normal: of the server"
@@ -135,6 +140,11 @@ class Settings:
     CALLER_STREAMS: int = _setting(
         0, "open streams of each caller in one worker; beyond them 429; 0: no bound", zero=True
     )
+    CALLER_STREAM_PATHS: int = _setting(
+        0,
+        "streams, topics and durable runs that each caller has made and that are kept, in all workers; beyond them 429; 0: no bound",
+        zero=True,
+    )
     CALLER_RUNS: int = _setting(
         0, "running durable streams (?durable=1) of each caller in one worker; beyond them 429; 0: no bound", zero=True
     )
@@ -148,6 +158,26 @@ class Settings:
     UPLOAD_BYTES: int = _setting(0, "bytes of uploads in an hour, in all; beyond them 503; 0: no bound", zero=True)
     CALLER_UPLOAD_BYTES: int = _setting(
         0, "bytes of uploads in an hour of each caller; beyond them 429; 0: no bound", zero=True
+    )
+    TRANSFORM_BODY_BYTES: int = _setting(
+        0, "bytes of bodies to transform in an hour, in all; beyond them 503; 0: no bound", zero=True
+    )
+    CALLER_TRANSFORM_BODY_BYTES: int = _setting(
+        0, "bytes of bodies to transform in an hour of each caller; beyond them 429; 0: no bound", zero=True
+    )
+    APPEND_BYTES: int = _setting(
+        0, "bytes appended to streams and published in an hour, in all; beyond them 503; 0: no bound", zero=True
+    )
+    CALLER_APPEND_BYTES: int = _setting(
+        0,
+        "bytes appended to streams and published in an hour of each caller; beyond them 429; 0: no bound",
+        zero=True,
+    )
+    SENT_BYTES: int = _setting(
+        0, "bytes sent in streams, exports and files in an hour, in all; beyond them 503; 0: no bound", zero=True
+    )
+    CALLER_SENT_BYTES: int = _setting(
+        0, "bytes sent in streams, exports and files in an hour to each caller; beyond them 429; 0: no bound", zero=True
     )
     LOG_LEVEL: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 

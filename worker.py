@@ -10,15 +10,18 @@ Rules:
 - A connection whose requests come without a pause lets the others have their turn.
 - What is still at work after ``graceful_timeout`` is killed, and its clients see a cut. A worker that was relieved
   (relief.py) has no such time.
-- A connection has ``HEADERS_S`` seconds for the head of its first request. When there is hardly a place left, the one
-  that has waited longest for a request is ended for the one that comes: who opens connections to say nothing on them,
-  or a byte now and then, holds up nobody else.
+- A connection has ``HEADERS_S`` seconds for its TLS handshake, and as many for the head of its first request. Who has
+  sent a part of a head by then, or by the end of ``keepalive`` later, gets a 408; who has sent nothing is ended in
+  silence, for a client may send its next request in that very moment, and would take the 408 for its answer.
+- When there is hardly a place left, the one that has waited longest is ended for the one that comes: who opens
+  connections to say nothing on them, or a byte now and then, holds up nobody else.
 """
 
 from __future__ import annotations
 
 import math
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +39,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 import relief
-from streaming import runs
+from streaming import heads, runs
 from streaming.accounts import BEGAN
 from streaming.connections import RESPONSE
 from streaming.pace import Pace
@@ -126,12 +129,13 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
-        ssl_args = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        # The handshake is made in ``handle``, where it has a deadline.
+        tls = {"ssl_context": ssl_context(self.cfg), "do_handshake_on_connect": False} if self.cfg.is_ssl else {}
         pool = Pool(self.worker_connections)
         self._pools.append(pool)
         # Its name and not itself: a connection accepted just before a drain is handled after the listener is closed.
         named = _Named(listener.getsockname())
-        server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **ssl_args)
+        server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **tls)
         # Each begins with a request: a hundred at once would be one long turn for all the others.
         server.max_accept = 1 if self.cfg.workers > 1 else 4
         server.start()
@@ -176,14 +180,29 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         greenlet = gevent.getcurrent()
         # Whose client is quick finds its next request already there, and would never wait (p99 of the others: 1.3 s).
         greenlet.pace.rest()
-        limit_s = self.cfg.keepalive if greenlet in self._served else min(self.cfg.keepalive, links.headers_s)
+        first = greenlet not in self._served
+        limit_s = min(self.cfg.keepalive, links.headers_s) if first else self.cfg.keepalive
+        before = greenlet.received if first else heads.taken(greenlet.client)
+        with self._deadline(greenlet, limit_s) as late:
+            yield
+        if late and heads.received(greenlet.client) > before:
+            heads.refuse(greenlet.client)
+        self._served.add(greenlet)
+
+    @contextmanager
+    def _deadline(self, greenlet: Any, limit_s: float) -> Iterator[list[bool]]:
+        """Let this block last so long; what it yields is true afterwards where it was ended by its own time."""
+        late: list[bool] = []
         with gevent.Timeout(limit_s, False) as timeout:
             self._idle[greenlet] = timeout
             try:
-                yield
+                yield late
+            except gevent.Timeout as error:
+                # Whoever else ends it takes it out of the list first.
+                late.extend([True] * (error is timeout and greenlet in self._idle))
+                raise
             finally:
                 self._idle.pop(greenlet, None)
-        self._served.add(greenlet)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         greenlet = gevent.getcurrent()
@@ -191,10 +210,26 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._make_room()
         greenlet.client = client
         greenlet.pace = Pace()
+        greenlet.received = 0
         try:
-            super().handle(listener, client, addr)
+            if self._has_shaken_hands(greenlet, client):
+                super().handle(listener, client, addr)
         finally:
             self._served.discard(greenlet)
+
+    def _has_shaken_hands(self, greenlet: Any, client: Any) -> bool:
+        """Whether there is nothing (more) between the client and its first request."""
+        if not isinstance(client, ssl.SSLSocket):
+            return True
+        done = False
+        try:
+            with self._deadline(greenlet, links.headers_s):
+                client.do_handshake()
+                done = True
+        except OSError:  # no TLS, a version that is too old, or it has gone
+            self.log.debug("a TLS handshake failed", exc_info=True)
+        greenlet.received = heads.received(client)
+        return done
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller
 from streaming.guard import PLAIN_COOKIE, SECURE_COOKIE
 from streaming.origins import host_name, is_loopback
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("access", __name__)
 
@@ -102,7 +103,7 @@ def links() -> Response:
 
 
 def _asked() -> _Asked:
-    body = bodies.read_all(request.environ, _BODY_BYTES, current_app.extensions["settings"].BODY_TIMEOUT_S)
+    body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
     try:
         return msgspec.json.decode(body, type=_Asked)
     except msgspec.DecodeError:
@@ -139,7 +140,7 @@ def _token() -> tuple[str, MultiDict[str, str] | None]:
         # Bounded by gunicorn's own reading of it: Flask reads a form whole.
         request.max_content_length = _BODY_BYTES
         return request.form.get("token", "").strip(), request.form
-    body = bodies.read_all(request.environ, _BODY_BYTES, current_app.extensions["settings"].BODY_TIMEOUT_S)
+    body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
     try:
         return msgspec.json.decode(body, type=_Login).token.strip(), None
     except msgspec.DecodeError:

@@ -24,6 +24,7 @@ from streaming.cursors import Parameters
 from streaming.errors import BadRequest, NotFound, UnsupportedType
 from streaming.framings import Framing
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("chat", __name__)
 
@@ -127,7 +128,7 @@ def _asked_protocol(query: Parameters) -> str:
 def _body() -> bytes:
     if not request.is_json:
         raise UnsupportedType("Send the body as JSON, with Content-Type: application/json.")
-    return bodies.read_all(request.environ, messages.LIMIT_BYTES, _settings().BODY_TIMEOUT_S)
+    return bodies.read_all(request.environ, messages.LIMIT_BYTES, Slowest.of(_settings()))
 
 
 def _framing(protocol: str, run_id: str, number: int = 0) -> Framing:

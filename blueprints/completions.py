@@ -23,6 +23,7 @@ from streaming.cursors import Parameters
 from streaming.errors import ClientLeft, StreamFailed, Unauthorized, UnsupportedType, UpstreamFailed
 from streaming.events import Event
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("completions", __name__)
 
@@ -96,7 +97,7 @@ def _model(name: str) -> dict[str, object]:
 def _body() -> bytes:
     if not request.is_json:
         raise UnsupportedType("Send the body as JSON, with Content-Type: application/json.")
-    return bodies.read_all(request.environ, messages.LIMIT_BYTES, _settings().BODY_TIMEOUT_S)
+    return bodies.read_all(request.environ, messages.LIMIT_BYTES, Slowest.of(_settings()))
 
 
 def _settings() -> Settings:

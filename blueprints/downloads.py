@@ -13,11 +13,12 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from settings import Settings
 from stores.bodies import Uploads
 from streaming import bodies, media_types
+from streaming.body_limits import limited
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType
 from streaming.files import respond_file
 from streaming.folders import Entry, list_below
-from streaming.rate_limits import uploading
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("downloads", __name__)
 
@@ -48,7 +49,7 @@ def place(path: str) -> tuple[str, bool] | None:
 
 
 @blueprint.post("/api/video")
-@uploading
+@limited("uploads")
 def post_video() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("id")
     id = query.text("id", "", _VIDEO_ID, "1 to 64 of the characters A-Z a-z 0-9 _ -") or secrets.token_urlsafe(12)
@@ -68,7 +69,7 @@ def _store(name: str) -> int:
     videos: Uploads = current_app.extensions["videos"]
     part = videos.begin()
     try:
-        for piece in _film(bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)):
+        for piece in _film(bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))):
             part.write(piece)
         if (named := part.finish(name)) != name:  # two at once: a file is never replaced
             path.with_name(named).unlink(missing_ok=True)

@@ -13,13 +13,15 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import Config, Log
 from stores.errors import KeyReused, StreamClosed
-from streaming import bodies, positions, reconnects, topics
+from streaming import bodies, callers, positions, reconnects, topics
+from streaming.body_limits import limited
 from streaming.cursors import Parameters, last_event_id
 from streaming.errors import BadRequest, Conflict, Unprocessable
 from streaming.event_lines import DRAIN, Lines, Poll, line
 from streaming.events import Event, Source, json_event, pause
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("events", __name__)
 
@@ -103,6 +105,7 @@ def _framing(start: topics.Start, poll: bool) -> Framing:
 
 
 @blueprint.post("/api/notifications")
+@limited("appends")
 def notifications() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("topic", "type")
     topic = query.text("topic", "default", *TOPIC)
@@ -111,11 +114,12 @@ def notifications() -> tuple[Response, int, dict[str, str]]:
     if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     settings = current_app.extensions["settings"]
-    body = bodies.read_all(request.environ, NOTIFICATION_BYTES, settings.BODY_TIMEOUT_S)
+    body = bodies.read_all(request.environ, NOTIFICATION_BYTES, Slowest.of(settings))
     event = Event(msgspec.json.encode(_notification(body)), type)
     kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
     try:
-        appended = current_app.extensions["log"].append(topics.path(topic), [event], create=kept, key=key)
+        with current_app.extensions["kept"].making(callers.key(), topics.path(topic)):
+            appended = current_app.extensions["log"].append(topics.path(topic), [event], create=kept, key=key)
     except KeyReused as error:
         raise Unprocessable(str(error)) from error
     except StreamClosed as error:

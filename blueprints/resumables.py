@@ -12,9 +12,9 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from stores.errors import NoUpload, PartMissing, StoreError
 from streaming import draft_uploads, tus, tus_uploads, upload_draft
+from streaming.body_limits import limited
 from streaming.cursors import Parameters
 from streaming.errors import NotFound
-from streaming.rate_limits import uploading
 from streaming.upload_requests import PREFIX, empty, headers, intake
 
 blueprint = Blueprint("resumables", __name__)
@@ -23,7 +23,7 @@ URL = PREFIX + "<id>"
 
 
 @blueprint.post("/api/uploads", provide_automatic_options=False)
-@uploading
+@limited("uploads")
 def create() -> Response:
     Parameters()
     asked = headers()
@@ -31,7 +31,7 @@ def create() -> Response:
 
 
 @blueprint.route(URL, methods=["PATCH"], provide_automatic_options=False)
-@uploading
+@limited("uploads")
 def append(id: str) -> Response:
     Parameters()
     asked = headers()

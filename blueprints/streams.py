@@ -14,14 +14,17 @@ from settings import Settings
 from stores.base import Batch, Log, State
 from stores.errors import NoStream, StoreError, StreamGone
 from streaming import bodies, callers, durable, durable_answers, durable_errors, durable_reads, needs, wire
+from streaming.body_limits import limited
 from streaming.chat_answers import chats
 from streaming.durable import Place
 from streaming.durable_framings import Body, DurableSSE, body
 from streaming.errors import BadRequest, Conflict, Unavailable
 from streaming.events import Event
+from streaming.kept import Kept
 from streaming.leases import CHATS
 from streaming.quotas import Quota
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("streams", __name__)
 
@@ -39,6 +42,7 @@ _ASKED = (
 
 
 @blueprint.put(URL)
+@limited("appends")
 def create(path: str) -> Response:
     path = durable.of_clients(_path())
     config, closed, sent = durable.creation(request.headers), durable.closing(request.headers), _body()
@@ -49,7 +53,8 @@ def create(path: str) -> Response:
         if config.forked_from and sent and not config.content_type:
             config = replace(config, content_type=log.state(config.forked_from).config.content_type)
         _quota().enter(path)
-        state = log.create(path, config, durable.events(sent, config.content_type), closed=closed)
+        with _kept().making(callers.key(), path):
+            state = log.create(path, config, durable.events(sent, config.content_type), closed=closed)
     headers = durable_answers.standing(state)
     if not state.created:
         return Response(content_type=state.config.content_type, headers=headers)
@@ -59,6 +64,7 @@ def create(path: str) -> Response:
 
 
 @blueprint.post(URL)
+@limited("appends")
 def append(path: str) -> Response:
     path = durable.of_clients(_path())
     headers = request.headers
@@ -73,9 +79,11 @@ def append(path: str) -> Response:
 
 @blueprint.delete(URL)
 def delete(path: str) -> Response:
-    if not _log().delete(durable.of_clients(_path())):
+    path = durable.of_clients(_path())
+    if not _log().delete(path):
         raise NoStream("There is no stream at this path.")
     _quota().deleted()
+    _kept().deleted(callers.key(), path)
     return _empty(204, {})
 
 
@@ -166,7 +174,7 @@ def _path() -> str:
 
 def _body() -> bytes:
     settings = _settings()
-    return bodies.read_all(request.environ, settings.MAX_APPEND_BYTES, settings.BODY_TIMEOUT_S)
+    return bodies.read_all(request.environ, settings.MAX_APPEND_BYTES, Slowest.of(settings))
 
 
 def _log() -> Log:
@@ -177,6 +185,11 @@ def _log() -> Log:
 def _settings() -> Settings:
     settings: Settings = current_app.extensions["settings"]
     return settings
+
+
+def _kept() -> Kept:
+    kept: Kept = current_app.extensions["kept"]
+    return kept
 
 
 def _quota() -> Quota:

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, current_app, request
 
 from streaming import bodies
 from streaming.begun import Begun
+from streaming.body_limits import limited
 from streaming.cursors import Parameters
 from streaming.duplex import duplex
 from streaming.errors import BadRequest, UnsupportedType
@@ -13,6 +14,7 @@ from streaming.events import Event, Source, pause
 from streaming.framings import NDJSON, Text
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("text", __name__)
 
@@ -38,6 +40,7 @@ def chunks(count: int, interval_s: float, after: int) -> Source:
 
 
 @blueprint.post("/api/transform")
+@limited("transforms")
 def transform() -> Response:
     query = Parameters("to", "durable")
     names = _decoders() + query.sequence("to", "upper", TRANSFORMS, MOST_TRANSFORMS)
@@ -45,9 +48,10 @@ def transform() -> Response:
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
     pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
+    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
     answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    begun = Begun(answer, within_s=settings.BODY_TIMEOUT_S)
+    # Longer than a body may stall: what comes too slowly to begin an answer is still a status.
+    begun = Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S)
     told = NDJSON().error if pipeline.content_type == NDJSON.content_type else None
     return respond(begun, Text(pipeline.content_type, told), cut_after_error=True, durable=query.flag("durable"))
 

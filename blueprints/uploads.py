@@ -16,6 +16,7 @@ from stores.bodies import Part, Uploads
 from stores.errors import KeyReused, NameTaken, StoreError, StoreFull, StreamClosed, UnknownOffset
 from streaming import bodies, callers, digests, file_names, readers, stored
 from streaming.arrivals import Arrivals
+from streaming.body_limits import limited
 from streaming.cursors import Parameters, last_event_id
 from streaming.digests import Digests
 from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailable
@@ -23,8 +24,8 @@ from streaming.framings import SSE
 from streaming.leases import Lease
 from streaming.multipart import FormFile
 from streaming.progress import Progress
-from streaming.rate_limits import uploading
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 log = logging.getLogger("perennial.uploads")
 
@@ -45,7 +46,7 @@ class Asked:
 
 
 @blueprint.post("/api/upload-progress")
-@uploading
+@limited("uploads")
 def upload_progress() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("filename", "id", "exists")
     id = query.text("id", "", *_ID) or secrets.token_urlsafe(12)
@@ -94,7 +95,7 @@ def _body(asked: Asked) -> FormFile | Arrivals:
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body: send the file itself, or a form with one file.")
     settings = current_app.extensions["settings"]
-    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
+    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
     if request.mimetype != "multipart/form-data":
         return arrivals
     if not (boundary := request.mimetype_params.get("boundary", "")):

@@ -27,6 +27,8 @@ End = Literal["complete", "told", "failed", "left", "slow", "drained", "expired"
 
 # In the environ: when the request was there (time.monotonic), put there by worker.py.
 BEGAN = "perennial.began"
+# In the environ: who is told, at the end, how many bytes were sent.
+PAYS = "perennial.pays"
 # Trace Context (W3C, 2021), 3.2: version, trace-id, parent-id, flags; an id of zeros only is none.
 _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:$|-)")
 _REQUEST_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
@@ -70,6 +72,8 @@ class Account:
                 times = tally.first[self.kind] = Times()
             times.add(self.first_s)
         lines.add(self)
+        if self.bytes and (paid := self._environ.get(PAYS)) is not None:
+            paid(self.bytes)
 
     def line(self) -> Line:
         """Return what the log says of it."""
@@ -137,6 +141,8 @@ class Tally:
         self.resumed: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
+        # What was answered with a status instead of what was asked for, by that status.
+        self.refused: Counter[str] = Counter()
         # From the request to the first byte, by kind.
         self.first: dict[str, Times] = {}
         # Of each broadcast: from the read of its events until the last reader's socket had them; and to how many.

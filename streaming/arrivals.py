@@ -25,9 +25,10 @@ from gunicorn.http.body import LengthReader
 
 from stores.bodies import Feed
 from streaming import bodies
-from streaming.accounts import Account, tally
+from streaming.accounts import PAYS, Account, tally
 from streaming.connections import plain_socket
 from streaming.errors import Conflict
+from streaming.slowness import Slowest, Waits
 
 # So much is moved before progress can be told, and the thread is free for another upload.
 STEP_BYTES = 4 * 2**20
@@ -57,11 +58,11 @@ class Arrivals:
     Both raise what ``bodies.pieces`` raises; TakenOver after ``let_go``, when all that had arrived has been taken.
     """
 
-    def __init__(self, environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> None:
+    def __init__(self, environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest) -> None:
         self._environ = environ
         self._limit_bytes = limit_bytes
-        self._stall_s = stall_s
-        self._pieces = bodies.pieces(environ, limit_bytes, stall_s)
+        self._slowest = slowest
+        self._pieces = bodies.pieces(environ, limit_bytes, slowest)
         self._greenlet = gevent.getcurrent()
         self._waiting = False
         self._over = False
@@ -104,6 +105,7 @@ class Arrivals:
 
     def _begun(self) -> Account:
         if self._account is None:
+            self._environ.pop(PAYS, None)  # these bytes are not sent
             self._account = Account("upload", self._environ)
             self._account.how = "left"
         return self._account
@@ -117,10 +119,11 @@ class Arrivals:
             tally.received += len(ahead)
             account.bytes += len(ahead)
             yield
+        waits = Waits(self._slowest)
         while reader.length:
             self._check_claim()
             with self._wait():
-                bodies.wait_readable(self._environ, connection, self._stall_s)
+                waited_s = bodies.wait_readable(self._environ, connection, self._slowest)
             count, ended = file.fill(_receiver(connection), min(reader.length, STEP_BYTES), *feeds)
             reader.length -= count
             tally.received += count
@@ -128,6 +131,8 @@ class Arrivals:
             yield
             if ended:
                 bodies.check_whole(self._environ, (bodies.length(self._environ) or 0) - reader.length)
+            if waits.brought(waited_s, count) and reader.length:
+                raise bodies.too_slow(self._environ, self._slowest)
 
     def close(self) -> None:
         """Nothing more is wanted. Once or often."""

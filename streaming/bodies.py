@@ -3,7 +3,7 @@
 Rules:
 - A piece is what the connection had: ``request.stream.read(n)`` under gunicorn waits for n bytes or the end, so the
   pieces are taken from gunicorn's own body readers; another server's body is read by ``read``.
-- A body that ends early is never taken for a whole one; one that stalls is given up after a time.
+- A body that ends early is never taken for a whole one; one that stalls, or comes in drops, is given up after a time.
 - What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; gunicorn
   does the same 1 KiB at a time over a buffer it copies anew (64 MiB: the worker stood still for 3 s).
 """
@@ -28,13 +28,11 @@ from streaming.accounts import tally
 from streaming.connections import RESPONSE, plain_socket
 from streaming.errors import BadRequest, BodyStalled, TooLarge
 from streaming.pace import Pace
+from streaming.slowness import Slowest, Waits
 
 PIECE_BYTES = 256 * 1024
-# In the environ: how many bytes of the body have come so far.
-RECEIVED: Final = "perennial.received"
-# So many bytes a second are the least that a small body may come at, once the time of a stall is over: one that is fed
-# in drops would hold its place for days.
-SLOWEST = 1024
+# In the environ: who is told, at the end of its reading, how many bytes the body had.
+CAME: Final = "perennial.came"
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
 _TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
@@ -55,25 +53,28 @@ def length(environ: Mapping[str, Any]) -> int | None:
     return int(text) if text else None
 
 
-def pieces(environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> Iterator[bytes]:
+def pieces(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest) -> Iterator[bytes]:
     """Yield the body as it arrives, letting other greenlets run in between.
 
-    Raises TooLarge as soon as it is known to exceed ``limit_bytes``, BodyStalled when nothing arrives for ``stall_s``
-    seconds, BadRequest when it ends before its announced end or is wrongly framed.
+    Raises TooLarge as soon as it is known to exceed ``limit_bytes``, BodyStalled when it comes more slowly than
+    ``slowest``, BadRequest when it ends before its announced end or is wrongly framed.
     """
     check_length(environ, limit_bytes)
     received = 0
-    pace = Pace()
+    pace, waits = Pace(), Waits(slowest)
     source = _source(environ)
-    while piece := _next(source, environ, stall_s):
-        received += len(piece)
-        tally.received += len(piece)
-        environ[RECEIVED] = received
-        if received > limit_bytes:
-            raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
-        yield piece
-        pace.rest()
-    check_whole(environ, received)
+    try:
+        while piece := _next(source, environ, slowest, waits):
+            received += len(piece)
+            tally.received += len(piece)
+            if received > limit_bytes:
+                raise TooLarge(f"The body has more than the {limit_bytes} bytes that are taken.")
+            yield piece
+            pace.rest()
+        check_whole(environ, received)
+    finally:
+        if received and (came := environ.get(CAME)):
+            came(received)
 
 
 def check_length(environ: Mapping[str, Any], limit_bytes: int) -> None:
@@ -89,39 +90,37 @@ def check_whole(environ: Mapping[str, Any], received: int) -> None:
         raise BadRequest(f"The body ended after {received} of {announced} bytes.")
 
 
-def wait_readable(environ: Mapping[str, Any], connection: Any, stall_s: float) -> None:
-    """Return when there is something to read, or the end. Raises BodyStalled after ``stall_s`` seconds."""
+def wait_readable(environ: Mapping[str, Any], connection: Any, slowest: Slowest) -> float:
+    """Wait until there is something to read, or the end; return how long that took. Raises BodyStalled."""
+    began = time.monotonic()
     try:
-        gevent.socket.wait_read(connection.fileno(), timeout=stall_s, timeout_exc=TimeoutError())
+        gevent.socket.wait_read(connection.fileno(), timeout=slowest.stall_s, timeout_exc=TimeoutError())
     except TimeoutError:
-        raise _stalled(environ, stall_s) from None
+        raise _stalled(environ, slowest) from None
+    return time.monotonic() - began
 
 
-def read_all(environ: MutableMapping[str, Any], limit_bytes: int, stall_s: float) -> bytes:
-    """Return a small body whole. Raises as ``pieces`` does, and BodyStalled for one that comes in drops."""
-    if not has_body(environ):
-        return b""
-    body, began = bytearray(), time.monotonic()
-    for piece in pieces(environ, limit_bytes, stall_s):
-        body += piece
-        if time.monotonic() - began > stall_s + len(body) / SLOWEST:
-            fail(environ)
-            raise BodyStalled(f"The body came at less than {SLOWEST} bytes a second.")
-    return bytes(body)
+def read_all(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest) -> bytes:
+    """Return a small body whole. Raises as ``pieces`` does."""
+    return b"".join(pieces(environ, limit_bytes, slowest)) if has_body(environ) else b""
 
 
-def _next(source: Iterator[bytes], environ: Mapping[str, Any], stall_s: float) -> bytes:
+def _next(source: Iterator[bytes], environ: Mapping[str, Any], slowest: Slowest, waits: Waits) -> bytes:
+    began = time.monotonic()
     try:
-        with gevent.Timeout(stall_s):
-            return next(source, b"")
+        with gevent.Timeout(slowest.stall_s):
+            piece = next(source, b"")
     except gevent.Timeout:
-        raise _stalled(environ, stall_s) from None
+        raise _stalled(environ, slowest) from None
     except (NoMoreData, ConnectionError) as error:
         fail(environ)
         raise BadRequest("The body ended before its last chunk.") from error
     except ParseException as error:
         fail(environ)
         raise BadRequest("The body is not correctly chunked.") from error
+    if waits.brought(time.monotonic() - began, len(piece)) and piece:
+        raise too_slow(environ, slowest)
+    return piece
 
 
 def _source(environ: Mapping[str, Any]) -> Iterator[bytes]:
@@ -152,9 +151,15 @@ def _from_chunks(reader: Any) -> Iterator[bytes]:
         reader.parser = None
 
 
-def _stalled(environ: Mapping[str, Any], stall_s: float) -> BodyStalled:
+def _stalled(environ: Mapping[str, Any], slowest: Slowest) -> BodyStalled:
     fail(environ)
-    return BodyStalled(f"Nothing of the body arrived for {stall_s:g} seconds.")
+    return BodyStalled(f"Nothing of the body arrived for {slowest.stall_s:g} seconds.")
+
+
+def too_slow(environ: Mapping[str, Any], slowest: Slowest) -> BodyStalled:
+    """Return what a body gets that comes in drops."""
+    fail(environ)
+    return BodyStalled(f"The body came at less than {slowest.rate} bytes a second.")
 
 
 def fail(environ: Mapping[str, Any]) -> None:
@@ -172,7 +177,8 @@ def discard_unread(response: Response) -> Response:
     reader = getattr(environ["wsgi.input"], "reader", None)
     left = getattr(reader, "length", 0)
     unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
-    if unread and not response.is_streamed:
+    # Who came too slowly is not waited for.
+    if unread and not response.is_streamed and response.status_code != BodyStalled.status:
         fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response

@@ -28,7 +28,7 @@ INTERNAL = ("notifications/", "uploads/", "runs/", "chats/", "exports/")
 UNFORKED = ("notifications/", "uploads/")
 # What is no stream for anybody outside: who works on what (streaming/leases.py, streaming/claims.py), what of chats is
 # not theirs, and what workers report.
-HIDDEN = ("leases/", "held/", "claims/", "slots/", "chat-index/", "chat-control/", "activity/")
+HIDDEN = ("leases/", "held/", "claims/", "slots/", "chat-index/", "chat-control/", "activity/", "kept/")
 RESERVED = "__ds"
 
 JSON = "application/json"

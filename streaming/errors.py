@@ -42,9 +42,13 @@ _UNREGISTERED = {460: "Checksum Mismatch", 499: "Client Closed Request"}
 
 
 class Problem(Exception):
-    """An answer instead of a stream. ``detail`` is one human sentence, shown to the caller as it is."""
+    """An answer instead of a stream. ``detail`` is one human sentence, shown to the caller as it is.
+
+    ``again_s``: when to come again, where whoever raises it does not know better; None: nothing is said.
+    """
 
     status = 500
+    again_s: float | None = None
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.detail = detail
         self.parameter = parameter
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.again_s if retry_after_s is None else retry_after_s
         self.headers = headers or {}
         self.type = type
         self.members = members or {}
@@ -132,6 +136,7 @@ class Locked(Problem):
 
 class TooManyRequests(Problem):
     status = 429
+    again_s = 5.0
 
 
 class ChecksumMismatch(Problem):
@@ -148,6 +153,7 @@ class UpstreamFailed(Problem):
 
 class Unavailable(Problem):
     status = 503
+    again_s = 5.0
 
 
 class UpstreamTimeout(Problem):

@@ -26,6 +26,7 @@ from streaming.claims import Claims, Holder
 from streaming.digests import Digests
 from streaming.errors import BadRequest, Gone, Locked, Problem, public
 from streaming.progress import Progress
+from streaming.slowness import Slowest
 
 log = logging.getLogger("perennial.uploads")
 
@@ -37,13 +38,13 @@ JOINED_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """``most``: bytes of an upload; ``stall_s``: how long a body may stall."""
+    """``most``: bytes of an upload; ``slowest``: how slowly a body may come."""
 
     resumables: Resumables
     claims: Claims
     log: Log
     most: int
-    stall_s: float
+    slowest: Slowest
     notifications_keep: int
 
     @contextlib.contextmanager
@@ -128,7 +129,7 @@ class Taken:
         progress = Progress(self._intake.log, self._path, self.upload.length, start)
         whole = self._whole_digest() if not start else None
         feeds = [each for each in (checks, whole) if each]
-        arrivals = Arrivals(environ, limit, self._intake.stall_s)
+        arrivals = Arrivals(environ, limit, self._intake.slowest)
         self._holder.listen(arrivals.let_go)
         told_at = time.monotonic()
         try:

@@ -52,6 +52,8 @@ _OPEN = _gauge("streams_open", "Open streams", "kind")
 _ENDED = _counter("streams_ended", "Streams that have ended; failed, slow and stopped ones were cut", "kind", "end")
 _BYTES = _counter("stream_bytes", "Bytes of streams that have ended", "kind")
 _EVENTS = _counter("stream_events", "Events of streams that have ended", "kind")
+_SENT = _counter("sent_bytes", "Bytes of streams, those that are open among them")
+_SENT_EVENTS = _counter("sent_events", "Events of streams, those that are open among them")
 _RESUMES = _counter("stream_resumes", "Streams that went on with what an earlier one began", "kind")
 _RESETS = _counter("stream_resets", "Readers that were told that what they ask for is gone")
 _FIRST = _histogram("first_byte_seconds", "From the request to the first byte of a stream that has ended", "kind")
@@ -61,6 +63,7 @@ _LAG = _gauge("reader_lag_seconds", "How old what the slowest reader of a log is
 _BLOCKED = _gauge("slowest_write_seconds", "How long the slowest client has taken no byte", mode="livemax")
 _RECEIVED = _counter("received_bytes", "Bytes of request bodies")
 _UPLOADS = _counter("uploads", "Uploads by what became of them", "end")
+_REFUSED = _counter("refused", "Requests that were answered with an error before the first byte", "status")
 _RUNNING = _gauge("runs_running", "Durable streams and answers that are being made")
 _RUNS = _counter("runs", "Durable streams that have ended", "end")
 _QUEUE = _gauge("queue_depth", "What waits: jobs of threads, writes to the log", "queue")
@@ -87,6 +90,7 @@ def take() -> None:
         _move(counter, counts)
     _move(_UPLOADS, tally.uploads)
     _move(_RUNS, tally.runs)
+    _move(_REFUSED, tally.refused)
     ended, tally.ended = tally.ended, type(tally.ended)()
     for (kind, how), count in ended.items():
         _ENDED.labels(kind, how).inc(count)
@@ -125,6 +129,7 @@ class Watch:
         self._queues = queues
         self._listeners = [each for each in listeners if each.family in (socket.AF_INET, socket.AF_INET6)]
         self._each_at = 0.0
+        self._sent = (0, 0)
         _WORKERS.set(1)
         self.greenlets = [gevent.spawn(self._look), gevent.spawn(_measure_loop)]
 
@@ -145,6 +150,11 @@ class Watch:
     def _look_at_each(self) -> None:
         """Find the slowest, in slices."""
         now, pace, lag = time.monotonic(), Pace(), 0.0
+        sent = links.sent(pace)
+        # Never below what was there: a stream that ended while the others were counted is in no sum.
+        for counter, count, before in zip((_SENT, _SENT_EVENTS), sent, self._sent, strict=True):
+            counter.inc(max(count - before, 0))
+        self._sent = (max(sent[0], self._sent[0]), max(sent[1], self._sent[1]))
         for account in tuple(tally.open):
             source = account.source
             if isinstance(source, Follow) and not source.caught_up:

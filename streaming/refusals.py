@@ -9,11 +9,13 @@ from werkzeug.exceptions import HTTPException
 
 from stores.errors import StoreError, StoreFull
 from streaming import reconnects
+from streaming.accounts import tally
 from streaming.errors import DiskFull, Problem, Unavailable
 
 
 def problem_response(problem: Problem) -> Response:
     """An error before the first byte, as application/problem+json (RFC 9457); to a returning EventSource as events."""
+    tally.refused[str(problem.status)] += 1
     if told := reconnects.answer(problem):
         return told
     body = {"type": problem.type, "title": problem.title, "status": problem.status, "detail": problem.detail}

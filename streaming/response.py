@@ -97,8 +97,7 @@ def _respond(
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     if durable and request.method != "HEAD":
-        run = Run(current_app.extensions["log"], current_app.extensions["lease"], _run_limits(settings), callers.made)
-        run.start(source, framing, cut_after_error, current_app.extensions["runs"].enter(callers.key()))
+        run = _run(source, framing, cut_after_error)
         source, framing = Follow(current_app.extensions["log"], run.path, START), Raw(framing)
         headers = {**(headers or {}), "Location": f"/v1/stream/{run.path}"}
     if request.method == "HEAD":
@@ -113,6 +112,14 @@ def _respond(
     response.headers.update({**STREAM_HEADERS, **framing.headers, **(headers or {})})
     _forget_what_was_parsed()
     return response
+
+
+def _run(source: Source, framing: Framing, cut_after_error: bool) -> Run:
+    extensions = current_app.extensions
+    run = Run(extensions["log"], extensions["lease"], _run_limits(extensions["settings"]), callers.made)
+    with extensions["kept"].making(callers.key(), run.path):
+        run.start(source, framing, cut_after_error, extensions["runs"].enter(callers.key()))
+    return run
 
 
 def _kind() -> str:

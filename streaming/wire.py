@@ -329,6 +329,14 @@ class Links:
         for link in tuple(self._open):
             gevent.get_hub().loop.run_callback(link.drain)
 
+    def sent(self, pace: Pace) -> tuple[int, int]:
+        """How many bytes and events all have been sent so far, those that have ended among them."""
+        moved, events = self.parked_bytes, self.parked_events
+        for link in self:
+            moved, events = moved + link.sent_bytes, events + link.events
+            pace.rest()
+        return moved + self.ended_bytes, events + self.ended_events
+
     def slowest_s(self, now: float, pace: Pace) -> float:
         """How long the client has acknowledged nothing whose write has waited longest."""
         slowest = 0.0

@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import nginx, redis_server
-from tests.harness import LiveServer
+from tests.harness import LiveServer, free_port
 
 WAYS = ("direct", "nginx")
 HOUSES = ("sqlite-1", "sqlite-2", "redis-1", "redis-2")
+
+
+def every(*usual: str) -> list[Any]:
+    """Every house by every way, as ``redis-2 nginx``; all but the ``usual`` ones belong to the slow tests."""
+    all_of_them = [f"{house} {way}" for house in HOUSES for way in WAYS]
+    return [each if each in usual else pytest.param(each, marks=pytest.mark.slow_suite) for each in all_of_them]
 
 
 @contextlib.contextmanager
@@ -34,11 +41,13 @@ def log_of(house: str, folder: Path) -> Iterator[dict[str, object]]:
 
 @contextlib.contextmanager
 def way_to(server: LiveServer, way: str, folder: Path) -> Iterator[int]:
-    """The port at which the server is asked. Skips where there is no nginx."""
+    """The port at which the server is asked, behind deploy/nginx.conf or not. Skips where there is no nginx."""
     if way == "direct":
         yield server.port
         return
     if nginx.PROGRAM is None:
         pytest.skip("nginx is not installed (apt install nginx)")
-    with nginx.nginx(folder / "nginx", nginx.proxy(server.port)) as port:
+    port, place = free_port(), folder / "nginx"
+    text = nginx.deployed([server.port], port, place, server.files, tls=False)
+    with nginx.nginx_of(place, text, port):
         yield port

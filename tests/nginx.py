@@ -74,6 +74,7 @@ def deployed(ports: list[int], port: int, folder: Path, files: Path, tls: bool =
         ("listen 443 ssl http2;", listen),
         ("/etc/ssl/perennial/", f"{folder}/"),
         ("/srv/perennial/deploy/nginx-files.conf", f"{folder}/files.conf"),
+        ("/var/log/nginx/", f"{folder}/"),
     ):
         assert here in text
         text = text.replace(here, there)

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from streaming.errors import TooManyRequests, Unavailable
+from streaming.errors import TooManyRequests, Unavailable, of_status
 from streaming.shares import Shares
 from tests.harness import LiveServer, RawClient, eventually, parse_events
 from tests.redis_server import RedisServer, program
@@ -22,12 +22,12 @@ Make = Callable[..., FlaskClient]
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory, sample_database: str) -> Iterator[LiveServer]:
-    """A server with short deadlines, that takes ten bytes an hour."""
+    """A server that takes ten bytes of each kind of body in an hour."""
     env = {
         "DATABASE_URL": sample_database,
-        "HEADERS_S": 1,
-        "BODY_TIMEOUT_S": 1,
         "CALLER_UPLOAD_BYTES": 10,
+        "CALLER_TRANSFORM_BODY_BYTES": 10,
+        "CALLER_APPEND_BYTES": 10,
         "MAX_STREAMS": 2,
     }
     server = LiveServer(tmp_path_factory.mktemp("strict"), env)
@@ -63,6 +63,14 @@ def test_places_are_counted_for_each_and_in_all() -> None:
     shares.enter("ann")
     with pytest.raises(Unavailable):
         shares.enter("eve")
+
+
+def test_who_is_to_come_again_is_always_told_when() -> None:
+    """429 and 503 have a Retry-After also where nobody knows better: a model's own refusal, a run that was cut."""
+    for status in (429, 503):
+        assert of_status(status, "later").retry_after_s == 5
+        assert of_status(status, "later", 0.5).retry_after_s == 0.5
+    assert of_status(404, "never").retry_after_s is None
 
 
 def test_without_a_bound_nothing_is_counted() -> None:
@@ -129,19 +137,85 @@ def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -
     assert sorted(path.name for path in stored.iterdir() if path.is_file() and path.name[0] != ".") == ["ann8", "bob6"]
 
 
-def test_a_body_of_unknown_length_is_paid_for_when_it_has_come(strict: LiveServer) -> None:
-    """The next one is refused."""
-    statuses = []
-    for n in range(2):
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/api/transform", "transform-bytes"),
+        ("/v1/stream/made", "append-bytes"),
+        ("/api/notifications?topic=t", "append-bytes"),
+    ],
+)
+def test_bytes_of_transforms_and_appends_are_paid_for_too(make_client: Make, path: str, name: str) -> None:
+    """Each kind from a purse of its own; of each caller (429) and in all (503), before anything is done."""
+    bounds = {
+        f"{each}{kind}_BYTES": most
+        for kind in ("TRANSFORM_BODY", "APPEND")
+        for each, most in (("CALLER_", 10), ("", 15))
+    }
+    client = make_client(API_TOKENS=static(ann="*", bob="*", eve="*"), **bounds)
+    method = "PUT" if path.startswith("/v1") else "POST"
+
+    def sent(caller: str, body: bytes) -> TestResponse:
+        return client.open(path, method=method, data=body, headers=bearer(caller) | {"Content-Type": "text/plain"})
+
+    with sent("ann", b"12345678") as answer:
+        assert answer.status_code in (200, 201)
+    assert refused(sent("ann", b"123"), 429, f"{name}-per-caller", 10) <= 3600
+    with sent("bob", b"123456") as answer:
+        assert answer.status_code in (200, 201)
+    # What was refused for all has cost its caller nothing.
+    for _ in range(5):
+        assert refused(sent("eve", b"123"), 503, name, 15) <= 3600
+    with sent("eve", b"1") as answer:
+        assert answer.status_code in (200, 201)
+    # Nothing is asked of who sends nothing, nor of another kind of body.
+    assert client.get("/api/stream?chunks=1", headers=bearer("ann")).status_code == 200
+    with client.post("/api/upload-progress?filename=f", data=b"x" * 100, headers=bearer("ann")) as answer:
+        assert answer.status_code == 201
+
+
+def test_bytes_that_are_sent_are_paid_for_at_their_end(make_client: Make) -> None:
+    """Of streams, exports and files: to each caller (429) and in all (503); what it sends itself is none of it."""
+    tokens = static(ann="*", bob="*", eve="*")
+    client = make_client(CALLER_SENT_BYTES=100, SENT_BYTES=150, API_TOKENS=tokens)
+    (client.application.extensions["settings"].FILES_DIR / "f").write_bytes(b"x" * 60)
+
+    def read(path: str, name: str) -> TestResponse:
+        answer = client.get(path, headers=bearer(name))
+        assert answer.data  # to its end
+        answer.close()
+        return answer
+
+    assert read("/api/stream?chunks=6&interval=0", "ann").status_code == 200  # 48 bytes
+    with client.post("/api/upload-progress?filename=u", data=b"x" * 500, headers=bearer("ann")) as answer:
+        assert answer.status_code == 201
+    assert read("/api/download/f", "ann").status_code == 200
+    assert refused(read("/api/download/f", "ann"), 429, "stream-bytes-per-caller", 100) <= 3600
+    with client.post("/api/notifications", data=b"x", headers=bearer("ann")) as answer:
+        assert answer.status_code == 201
+    assert read("/api/export/users.csv?limit=9", "bob").status_code == 200
+    assert refused(read("/api/sse?count=1", "eve"), 503, "stream-bytes", 150) <= 3600
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["POST /api/upload-progress?filename=c", "POST /api/transform", "PUT /v1/stream/paid"],
+)
+def test_a_body_of_unknown_length_is_paid_for_when_it_has_come(strict: LiveServer, request_line: str) -> None:
+    """The next one is refused, before it is sent."""
+    head = f"{request_line} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with RawClient(strict.port) as client:
+        answer = client.send(head, "POST").send_chunk(b"x" * 12).send_chunk(b"").read_to_end()
+        assert (answer.status in (200, 201), answer.end) == (True, "clean")
+
+    def is_refused() -> bool:
         with RawClient(strict.port) as client:
-            client.send(
-                f"POST /api/upload-progress?filename=c{n} HTTP/1.1\r\nHost: localhost\r\n".encode()
-                + b"Transfer-Encoding: chunked\r\n\r\n",
-                "POST",
-            )
-            client.send_chunk(b"x" * 12).send_chunk(b"")
-            statuses.append(client.read_to_end().status)
-    assert statuses == [201, 429]
+            answer = client.send(head, "POST").read_head()
+            return answer.status == 429 and int(answer.header("retry-after")) > 0
+
+    # A transform's last byte may leave a moment before its body is paid for.
+    eventually(is_refused)
 
 
 @pytest.mark.slow
@@ -204,47 +278,7 @@ def test_a_full_server_sends_no_file_either(strict: LiveServer) -> None:
     eventually(lambda: strict.streams() == 0)
 
 
-# Slow connections
-
-
-@pytest.mark.slow
-def test_a_head_that_comes_in_drops_is_given_up(strict: LiveServer) -> None:
-    """``HEADERS_S`` after the connection began, whatever comes; a connection that has had a request may rest longer."""
-    with RawClient(strict.port) as served, RawClient(strict.port) as dropping:
-        served.request("GET", "/healthz").read_to_end()
-        dropping.send(b"GET /healthz HTTP/1.1\r\n")
-
-        def ended() -> bool:
-            try:
-                dropping.send(b"X: y\r\n")
-                return dropping.receive(timeout_s=0.1) == b""
-            except TimeoutError:
-                return False
-            except OSError:
-                return True
-
-        eventually(ended, 5)
-        served.request("GET", "/healthz")
-        assert served.read_to_end().status == 200
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", ["/api/notifications", "/v1/stream/drops", "/api/chat"])
-def test_a_small_body_that_comes_in_drops_is_given_up(strict: LiveServer, path: str) -> None:
-    """Also when it never stalls for long: 408, some time after a stall would have ended it."""
-    with RawClient(strict.port) as client:
-        head = f"{'PUT' if 'stream' in path else 'POST'} {path} HTTP/1.1\r\nHost: localhost\r\n"
-        client.send(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode(), "POST")
-
-        def answered() -> bool:
-            client.send(b" ")
-            try:
-                client.receive(timeout_s=0.2)
-            except TimeoutError:
-                return False
-            return client.answer.status == 408
-
-        eventually(answered, 8)
+# Slow connections: test_slow_writers.py
 
 
 @pytest.mark.slow

@@ -104,6 +104,36 @@ def all_of_counted(server: LiveServer) -> list[dict[str, Any]]:
     return [each for each in lines(server) if each["path"] == "/api/events" and each["events"] == 4]
 
 
+def test_open_streams_are_counted_while_they_send(house: LiveServer) -> None:
+    """Bytes and events of one that has not ended, read by itself or written to by others, are in the sums."""
+    names = ("perennial_sent_bytes_total", "perennial_sent_events_total")
+    # What earlier streams sent has been counted when the sums rest.
+    eventually(lambda: value(house, "perennial_streams_open") == 0, 5.0)
+    before = [value(house, name) for name in names]
+    with RawClient(house.port) as client:
+        client.request("GET", "/api/events?follow=1&topic=open").read_body_until(b"connected")
+        for n in range(5):
+            with RawClient(house.port) as publisher:
+                publisher.request("POST", "/api/notifications?topic=open", body=b"x" * 1000).read_to_end()
+            client.read_until(lambda answer, n=n: answer.body.count(b"event: notification") == n + 1)
+        body = len(client.answer.body)
+        # Chunk sizes and their ends are sent, too.
+        eventually(lambda: value(house, names[0]) - before[0] >= body, 10.0, "bytes")
+        eventually(lambda: value(house, names[1]) - before[1] >= 6, 10.0, "events")
+
+
+def test_refusals_are_counted_by_status(house: LiveServer) -> None:
+    """Whatever route they are of; a body that is refused as well as a URL."""
+    before = {status: value(house, "perennial_refused_total", status=status) for status in ("400", "404", "413")}
+    for target in ("/api/stream?chunks=0", "/nothing"):
+        assert house.get(target)[0] in (400, 404)
+    with RawClient(house.port) as client:
+        client.request("POST", "/api/notifications", body=b"x" * 70_000)
+        assert client.read_to_end().status == 413
+    for status, count in before.items():
+        eventually(lambda s=status, c=count: value(house, "perennial_refused_total", status=s) == c + 1, 5.0, status)
+
+
 def test_files_are_counted_by_what_was_sent(house: LiveServer) -> None:
     """A range, sent around Flask and gunicorn, one that goes on where another stopped, and one that is left."""
     (house.files / "big.bin").write_bytes(bytes(32 * 2**20))

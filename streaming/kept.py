@@ -1,0 +1,140 @@
+"""How many logs that a caller made are still kept, in all workers: streams, topics, durable runs.
+
+Rules:
+- Beside what a caller makes, a mark is kept below ``kept/<caller>/``; they are counted in the store, so that all
+  workers count the same. Without a bound there are no marks.
+- Marked first, counted then: two requests at the bound may both be refused, never both be let in.
+- What has been deleted or has expired counts no more: at its bound, a caller's marks are looked through, at most every
+  ``LOOK_S`` seconds; everybody's once in an hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from stores.base import START, Config, Log
+from stores.errors import NoStream, StoreError, StreamGone
+from streaming import topics
+from streaming.errors import TooManyRequests
+from streaming.events import json_event
+from streaming.leases import all_paths
+from streaming.pace import Pace
+from streaming.shares import fields
+
+log = logging.getLogger("perennial.limits")
+
+KEPT = "kept/"
+LOOK_S = 10.0
+SWEEP_S = 3600.0
+# So long what is marked may take to be made.
+_MAKING_S = 60.0
+_CONFIG = Config("application/json")
+_TOPICS = topics.path("")
+_REMEMBERED = 10_000
+
+
+class Kept:
+    """At most ``most_each`` streams of each caller in ``store``; 0: no bound."""
+
+    def __init__(self, store: Log, most_each: int, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._most_each = most_each
+        self._clock = clock
+        self._looked_at: dict[str, float] = {}
+        self._topics: set[str] = set()
+        self._swept_at = clock()
+
+    @contextmanager
+    def making(self, caller: str, path: str) -> Iterator[None]:
+        """Make the stream in this block, if it is not there already. Raises TooManyRequests, StoreError."""
+        if not self._most_each or self._is_there(path):
+            yield
+            return
+        below = _below(caller)
+        self._store.create(below + path, _CONFIG, [json_event(self._clock())])
+        try:
+            if self._full(below):
+                raise self._refused()
+            yield
+        except BaseException:
+            self._unmark(below + path)
+            raise
+
+    def deleted(self, caller: str, path: str) -> None:
+        """The caller has deleted the stream; if it was another one's, that one's mark is found to be beside nothing."""
+        if self._most_each:
+            self._unmark(_below(caller) + path)
+
+    def sweep(self) -> None:
+        """Once in an hour: forget the marks of what is gone. Raises StoreError."""
+        if self._most_each and self._clock() - self._swept_at >= SWEEP_S:
+            self._swept_at = self._clock()
+            self._look_through(KEPT)
+
+    def _is_there(self, path: str) -> bool:
+        if path in self._topics:
+            return True
+        try:
+            self._store.state(path)
+        except StreamGone:
+            return True
+        except NoStream:
+            return False
+        if path.startswith(_TOPICS):  # nobody deletes them, and they are published to often
+            if len(self._topics) >= _REMEMBERED:
+                self._topics.clear()
+            self._topics.add(path)
+        return True
+
+    def _full(self, below: str) -> bool:
+        if self._count(below) <= self._most_each:
+            return False
+        if self._clock() - self._looked_at.get(below, 0.0) < LOOK_S:
+            return True
+        if len(self._looked_at) >= _REMEMBERED:
+            self._looked_at.clear()
+        self._looked_at[below] = self._clock()
+        self._look_through(below)
+        return self._count(below) > self._most_each
+
+    def _count(self, below: str) -> int:
+        count, last = 0, ""
+        while count <= self._most_each and (page := self._store.paths(below, last)):
+            count += len(page)
+            last = page[-1]
+        return count
+
+    def _look_through(self, below: str) -> None:
+        pace = Pace()
+        for mark in all_paths(self._store, below):
+            if self._is_gone(mark):
+                self._unmark(mark)
+            pace.rest()
+
+    def _is_gone(self, mark: str) -> bool:
+        """Whether there is nothing any more that the mark is beside, and not only nothing yet."""
+        with suppress(NoStream):
+            with suppress(StreamGone):
+                self._store.state(mark.removeprefix(KEPT).partition("/")[2])
+            return False
+        made = self._store.read(mark, START).events
+        return bool(made) and self._clock() - msgspec.json.decode(made[0].data, type=float) > _MAKING_S
+
+    def _unmark(self, mark: str) -> None:
+        with suppress(StoreError):  # then it is found to be beside nothing
+            self._store.delete(mark)
+
+    def _refused(self) -> TooManyRequests:
+        sentence = f"You keep as many streams as you may ({self._most_each}): delete some, or let them expire."
+        headers = fields("kept-streams-per-caller", self._most_each, LOOK_S)
+        return TooManyRequests(sentence, retry_after_s=LOOK_S, headers=headers)
+
+
+def _below(caller: str) -> str:
+    return f"{KEPT}{hashlib.sha256(caller.encode()).hexdigest()[:16]}/"
