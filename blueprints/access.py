@@ -17,7 +17,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, make_respons
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as AnyResponse
 
-from streaming import access, bodies, callers, signed_links
+from streaming import access, bodies, callers, page_policy, signed_links
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller
@@ -27,7 +27,6 @@ from streaming.slowness import Slowest
 
 blueprint = Blueprint("access", __name__)
 
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 _BODY_BYTES = 16 * 1024
 _COOKIE_BYTES = 4000  # browsers take 4096 with the name and the attributes
 _AFTER_END_S = 86_400
@@ -126,9 +125,8 @@ def form_instead(error: Unauthorized) -> Response:
 
 def _form(status: int, sentence: str, next: str) -> Response:
     response = make_response(render_template("login.html", sentence=sentence, next=_local(next)), status)
-    response.headers.update({"Cache-Control": "no-store", "Content-Security-Policy": POLICY})
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    response.headers["Cache-Control"] = "no-store"
+    return page_policy.secure(response)
 
 
 def _token() -> tuple[str, MultiDict[str, str] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
+from markupsafe import Markup
 
 from streaming.assets import Assets
 from streaming.errors import NotFound
@@ -32,3 +33,10 @@ def asset_url(name: str) -> str:
     """Where a page finds the file ``name`` of static/."""
     assets: Assets = current_app.extensions["assets"]
     return assets.url(name)
+
+
+@blueprint.app_template_global()
+def page_style() -> Markup:
+    """The style sheet, for a page's own ``<style>``."""
+    assets: Assets = current_app.extensions["assets"]
+    return Markup(assets.style)

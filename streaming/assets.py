@@ -5,15 +5,20 @@ Rules:
   state, and no build step writes names into modules.
 - What is asked for under another hash is the newest, and is not kept: a page from before a deploy goes on.
 - They are few and small: read and compressed once, and served from memory.
+- The style sheet stands in the pages: asked for by itself it held up the first paint by a quarter of its time. The
+  policy of pages names it by its hash (CSP 3, 6.7.3), and so no other style.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
+
+STYLE = "perennial.css"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,10 @@ class Asset:
 
 
 class Assets:
-    """The files below ``folder`` as they are now; ``release`` is their hash."""
+    """The files below ``folder`` as they are now; ``release`` is their hash.
+
+    ``style``: the style sheet of pages; ``style_source``: how a policy names it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._assets = {path.relative_to(folder).as_posix(): _asset(path) for path in sorted(folder.rglob("*.*"))}
@@ -34,6 +42,10 @@ class Assets:
         for name, asset in self._assets.items():
             names.update(b"%b\0%b" % (name.encode(), hashlib.sha256(asset.data).digest()))
         self.release = names.hexdigest()[:12]
+
+        self.style = self._assets[STYLE].data.decode() if STYLE in self._assets else ""
+        digest = hashlib.sha256(self.style.encode()).digest()
+        self.style_source = f"'sha256-{base64.b64encode(digest).decode()}'"
 
     def find(self, name: str) -> Asset | None:
         return self._assets.get(name)

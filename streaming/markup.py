@@ -2,6 +2,7 @@
 
 Rules:
 - Only files of docs/, and HTML in them is text: ``html=False``.
+- HTML of ours is split at ``<h2 ``, which cannot be text: there it is ``&lt;h2``.
 - A heading's id is made as GitHub makes it, so that the links in the text lead to the same place here and there.
 - A document is rendered once, and again when its file has changed.
 """
@@ -49,7 +50,7 @@ def _rendered(path: Path, changed_ns: int) -> Document:
         if inline.type == "inline":
             _lead_here(inline)
     body = tokens[3:] if tokens and tokens[0].tag == "h1" else tokens
-    return Document(title, tuple(headings), _framed(markdown.renderer.render(body, markdown.options, {})))
+    return Document(title, tuple(headings), _framed(_in_sections(markdown.renderer.render(body, markdown.options, {}))))
 
 
 def slug(heading: str) -> str:
@@ -64,6 +65,12 @@ def _lead_here(inline: Token) -> None:
         if token.type == "link_open" and (found := _LINK.fullmatch(href)):
             page = "/docs" if found[1] == "http" else f"/docs/{found[1]}"
             token.attrSet("href", page + (found[2] or ""))
+
+
+def _in_sections(html: str) -> str:
+    """Each heading begins a section, which the browser lays out when it comes into sight (static/perennial.css)."""
+    first, *others = html.split("<h2 ")
+    return first + "".join(f"<section>\n<h2 {each}</section>\n" for each in others)
 
 
 def _framed(html: str) -> str:

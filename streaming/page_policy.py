@@ -1,12 +1,26 @@
-"""What every page says of itself: that nobody may frame it, sniff it, or put a script into it."""
+"""What every page says of itself: that nobody may frame it, sniff it, or put a script or a style into it."""
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, current_app
 
-POLICY = "; ".join(
-    (
+from streaming.assets import Assets
+
+
+def secure(response: Response) -> Response:
+    """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
+    assets: Assets = current_app.extensions["assets"]
+    response.headers["Content-Security-Policy"] = policy(assets.style_source)
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def policy(style: str) -> str:
+    """Return the policy of a page whose one style sheet is ``style``."""
+    rules = (
         "default-src 'self'",
+        f"style-src {style}",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
@@ -14,12 +28,4 @@ POLICY = "; ".join(
         # No script can turn a text into markup, not even by mistake (W3C Trusted Types).
         "require-trusted-types-for 'script'",
     )
-)
-
-
-def secure(response: Response) -> Response:
-    """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    return "; ".join(rules)

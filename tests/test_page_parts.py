@@ -48,6 +48,14 @@ def test_an_asset_is_kept_under_its_own_hash_only(app: Flask, client: FlaskClien
     assert client.get("/assets/x/nothing.js").status_code == 404
 
 
+def test_the_style_sheet_stands_in_the_pages(app: Flask, client: FlaskClient) -> None:
+    """As it is, and under the hash that the policy names: it cannot end its own element."""
+    sheet = (ROOT / "static" / "perennial.css").read_text()
+    assert "<" not in sheet
+    assert f"<style>{sheet}</style>" in client.get("/chat").text
+    assert app.extensions["assets"].style_source in client.get("/chat").headers["Content-Security-Policy"]
+
+
 def test_pages_name_no_asset_without_its_hash(client: FlaskClient) -> None:
     """What a page loads is all under /assets/."""
     for path in ("/", "/upload", "/docs"):
@@ -75,6 +83,19 @@ def test_html_in_a_document_is_text(tmp_path: Path) -> None:
     assert "<script" not in html
     assert "<b>" not in html
     assert "href" not in html
+
+
+def test_each_heading_begins_a_section(tmp_path: Path) -> None:
+    """With all that follows it up to the next one; nothing is lost, and a tag in the text begins none."""
+    (tmp_path / "a.md").write_text("# A\n\nfirst\n\n## B\n\n`<h2 x>`\n\n### C\n\nthird\n\n## D\n\nfourth\n")
+    html = markup.document(tmp_path / "a.md").html
+    texts = re.split("</?section>", html)
+    assert [re.findall("first|h2 x|third|fourth", text) for text in texts if text.strip()] == [
+        ["first"],
+        ["h2 x", "third"],
+        ["fourth"],
+    ]
+    assert html.count("<section>") == html.count("</section>") == 2
 
 
 def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Expected values are those of docs/http.md and of the test's own data.
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import hashlib
@@ -59,20 +60,26 @@ def notifications(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page_loads(page: Any, path: str) -> None:
-    """A page loads without an error, and holds no inline script, style or handler."""
+    """A page loads without an error, and holds no inline script or handler, and no style but its own sheet."""
     answer = page.goto(path)
     assert answer.status == 200
     expect(page.locator("h1")).to_be_visible()
-    inline = "[...document.querySelectorAll('*')].filter(e => e.matches('style, script:not([src]), [style]')"
+    inline = "[...document.querySelectorAll('*')].filter(e => e.matches('script:not([src]), [style]')"
     assert page.evaluate(f"{inline} || [...e.attributes].some(a => a.name.startsWith('on'))).length") == 0
+    sheet = page.locator("style")
+    assert sheet.count() == 1
+    digest = base64.b64encode(hashlib.sha256(sheet.text_content().encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in answer.headers["content-security-policy"]
+    assert page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_policy(client: FlaskClient, path: str) -> None:
-    """A page's policy allows its own host only, nothing inline, and no frame around it."""
+    """A page's policy allows its own host only, nothing inline but the style of one hash, and no frame around it."""
     headers = client.get(path).headers
     policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'self'"
+    assert re.fullmatch("'sha256-[A-Za-z0-9+/]{43}='", policy["style-src"])
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
     assert policy["form-action"] == "'self'"
     assert "unsafe" not in headers["Content-Security-Policy"]
