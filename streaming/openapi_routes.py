@@ -77,7 +77,10 @@ def _pages() -> Described:
         for name in names
     }
     document = operation("A document as a page.", {200: answer("HTML.", HTML)}, (404,), [path("name", text())])
-    return pages | {"/docs/{name}": {"get": document}}
+    plot = operation(
+        "A picture of a document.", {200: answer("A plot.", "image/svg+xml")}, (404,), [path("name", text())]
+    )
+    return pages | {"/docs/{name}": {"get": document}, "/docs/plots/{name}.svg": {"get": plot}}
 
 
 def _generated() -> Described:
