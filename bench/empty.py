@@ -1,8 +1,25 @@
-"""The server with one more view, which does nothing: what a request costs at the least under Flask and this worker."""
+"""The server with two answers more, which do nothing: what a request costs at the least on this worker.
+
+``/empty`` is a view of Flask; ``/bare`` a WSGI application that Flask never sees.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from app import create_app
 
 app = create_app()
 app.add_url_rule("/empty", "empty", lambda: "")
+_ours: Any = app.wsgi_app
+
+
+def _or_bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    if environ["PATH_INFO"] != "/bare":
+        return _ours(environ, start_response)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1")])
+    return [b"\n"]
+
+
+app.wsgi_app = _or_bare  # type: ignore[method-assign]  # as Flask's docs have it

@@ -2,8 +2,9 @@
  *
  *   subscribers PORT PATH N EVENTS STALLED SECONDS
  *
- * Connects N times, says "ready" when every answer has begun, and reads until each subscriber that is not one of the
- * STALLED has EVENTS events, or SECONDS have passed. An event's data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}.
+ * Connects N times, and says "ready", how many answers have begun and in how many seconds, when all have or the time is
+ * up. Reads until each subscriber that is not one of the STALLED has EVENTS events, or SECONDS have passed. An event's
+ * data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}.
  * It prints one line of JSON: connects a second, deliveries, lost, doubled, and the latencies in microseconds.
  */
 #define _GNU_SOURCE
@@ -110,7 +111,7 @@ int main(int argc, char **argv) {
     }
     double connected = now_s() - began;
     for (int i = 0; i < stalled; i++) epoll_ctl(poll, EPOLL_CTL_DEL, subscribers[i].fd, NULL);
-    printf("ready\n");
+    printf("ready %d %.3f\n", started, connected);
     fflush(stdout);
     int complete = 0, closed = 0;
     while ((events == 0 || complete < n - stalled) && now_s() - began < limit) {
