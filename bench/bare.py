@@ -49,8 +49,11 @@ def take(connection: socket.socket, path: str) -> None:
 def upper(connection: socket.socket, path: str) -> None:
     length, rest = _request(connection)
     connection.sendall(_head(length))
-    for block in _blocks(connection, length, rest):
-        connection.sendall(bytes(block).upper())
+    connection.sendall(rest.upper())
+    left = length - len(rest)
+    while left and (block := connection.recv(BLOCK_BYTES)):
+        connection.sendall(block.upper())
+        left -= len(block)
 
 
 def _body(connection: socket.socket) -> Iterator[memoryview]:

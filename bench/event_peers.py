@@ -3,6 +3,7 @@
 Rules:
 - Each is as its own documentation has it, with one worker, and serves from a start of its own: one that does not notice
   who has gone keeps them, and would write to them in the next run.
+- An event of a burst is sent when the one before it was acknowledged: not every peer takes several requests at once.
 - Where one cannot be had on this machine its row says so.
 """
 
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bench import environment, fanout, plain_flask, processes
@@ -47,7 +49,7 @@ http {{
 @contextmanager
 def ours(folder: Path) -> Iterator[Target]:
     with fanout.perennial(folder) as server:
-        yield fanout.topic(server, "bench")
+        yield replace(fanout.topic(server, "bench"), pipelined=False)
 
 
 @contextmanager

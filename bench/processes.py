@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,20 +27,27 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``command``, whose modules may be ours, until the block ends; it begins once the port is listened on.
 
-    Raises AssertionError when nobody listens.
+    Raises AssertionError when nobody listens, with the last line that the process wrote.
     """
     environ = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
-    process = subprocess.Popen([*map(str, command)], cwd=cwd, env=environ, stdout=subprocess.DEVNULL)
-    try:
-        eventually(lambda: process.poll() is not None or listens(port), START_S, f"{command[0]} listens")
-        assert process.poll() is None, f"{Path(command[0]).name} ended with {process.returncode}"
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([*map(str, command)], cwd=cwd, env=environ, stdout=said, stderr=said)
+        try:
+            eventually(lambda: process.poll() is not None or listens(port), START_S, f"{command[0]} listens")
+            assert process.poll() is None, f"{Path(command[0]).name} ended with {process.returncode}: {_last(said)}"
+            yield process
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+            process.wait()
+
+
+def _last(said: BinaryIO) -> str:
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def listens(port: int) -> bool:

@@ -93,7 +93,8 @@ def head() -> list[str]:
         "# Performance",
         "",
         "Made by `make bench`, wholly. Absolute figures are those of one shared machine on one day; trust the ratios. "
-        "A ratio is the median of pairs that were measured in turn, with the least and the most of them behind it.",
+        "A ratio is the median of pairs that were measured in turn, with the least and the most of them behind it, or, "
+        "of ten pairs and more, the ends of their middle half.",
         "",
         f"- Machine: {_machine()}, {platform.system()} {platform.release()}",
         f"- Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {packages}",

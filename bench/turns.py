@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+# So many pairs have a middle half that says more than their extremes.
+MANY = 10
+
 
 def in_turn(
     ways: Mapping[str, Callable[[], float]], runs: int, after: Callable[[], None] = lambda: None, warm: bool = True
@@ -27,7 +30,10 @@ def in_turn(
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Of pairs that were measured next to each other: their median, the least and the most."""
+    """Of pairs that were measured next to each other: their median, and between what they lie.
+
+    Those are the least and the most; of ten pairs or more, the ends of their middle half.
+    """
 
     median: float
     low: float
@@ -44,12 +50,14 @@ class Ratio:
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     """Return how many times ``theirs`` ours is, pair by pair."""
-    each = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return Ratio(statistics.median(each), min(each), max(each))
+    each = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    if len(each) >= MANY:
+        return Ratio(statistics.median(each), *statistics.quantiles(each, n=4)[::2])
+    return Ratio(statistics.median(each), each[0], each[-1])
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 1) -> str:
     """``15.3 µs (14.9 to 16.0)``: the median, in bold, with the least and the most."""
-    text = f"**{statistics.median(values):.{digits}f} {unit}**"
+    text = f"**{statistics.median(values):.{digits}f}{unit and f' {unit}'}**"
     low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
     return f"{text} ({low} to {high})" if low != high else text

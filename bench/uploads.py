@@ -187,7 +187,7 @@ def _node(folder: Path) -> Iterator[tuple[int, Path]]:
     """The port of @tus/server, and the folder it writes to."""
     if not (TUS_SERVER / "node_modules").exists():
         options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(["npm", "install", *options], cwd=TUS_SERVER, check=True)
+        subprocess.run(["npm", "install", *options], cwd=TUS_SERVER, check=True, capture_output=True)
     folder.mkdir()
     port = free_port()
     with processes.serving(["node", "server.mjs", str(port), folder], port, TUS_SERVER):
