@@ -81,11 +81,22 @@ def starlette(folder: Path) -> Iterator[Target]:
         yield Target(port, process.pid, "/events", "/publish", pipelined=False)
 
 
+@contextmanager
+def nextjs(folder: Path) -> Iterator[Target]:
+    """Route handlers of Next.js, built for production: a stream for each subscriber."""
+    port, code = free_port(), environment.next_built("next_peer")
+    command = ["node", "node_modules/next/dist/bin/next", "start", "-p", str(port), "-H", "127.0.0.1"]
+    with processes.serving(command, port, code, {"NEXT_TELEMETRY_DISABLED": "1"}) as process:
+        eventually(lambda: processes.answers(port), 20)
+        yield Target(port, process.pid, "/events", "/publish", pipelined=False)
+
+
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[Target]]] = {
     _OURS: ours,
     "plain Flask, a queue per client": queue_per_client,
     "nchan": nchan,
     "Starlette with sse-starlette": starlette,
+    "Next.js, a stream per client": nextjs,
 }
 
 

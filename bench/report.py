@@ -13,6 +13,7 @@ import platform
 import sqlite3
 import subprocess
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -52,6 +53,7 @@ class Report:
             self.say("", f"Not measured: {reason}.")
         except Exception as error:
             self.failures.append(what)
+            traceback.print_exc()  # where it was, for who runs it; the document has one sentence
             self.say("", f"**Failed**, {what}: {reason_of(error)}.")
 
     def table(self, title: str, *columns: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench import bare, limits, processes
+from bench import bare, environment, limits, processes
 from bench.ground import Ground, write
 from bench.limits import Limit
 from bench.load import MIB, Probe, watched
@@ -27,7 +27,6 @@ from bench.turns import in_turn, ratio, spread
 from tests.harness import LiveServer, free_port
 
 WRITERS = 50
-TUS_SERVER = Path(__file__).resolve().parent / "tus_server"
 _PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
 _POST = "POST /api/upload-progress"
 
@@ -71,8 +70,6 @@ def _one_put(ground: Ground, folder: Path, file: Path, server: LiveServer, synce
 
 
 def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> None:
-    if shutil.which("npm") is None:
-        raise NotMeasured("Node is not installed")
     with _node(folder / "node") as (port, stored):
         ways: dict[str, Callable[[], float]] = {
             "@tus/server": lambda: _patch(port, "/files", file),
@@ -185,12 +182,10 @@ def _nginx(folder: Path) -> Iterator[tuple[int, Path]]:
 @contextmanager
 def _node(folder: Path) -> Iterator[tuple[int, Path]]:
     """The port of @tus/server, and the folder it writes to."""
-    if not (TUS_SERVER / "node_modules").exists():
-        options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(["npm", "install", *options], cwd=TUS_SERVER, check=True, capture_output=True)
+    code = environment.node("tus_server")
     folder.mkdir()
     port = free_port()
-    with processes.serving(["node", "server.mjs", str(port), folder], port, TUS_SERVER):
+    with processes.serving(["node", "server.mjs", str(port), folder], port, code):
         yield port, folder
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench import environment, event_peers, fanout, processes
 from bench.__main__ import PARTS, Part, measure, write
+from bench.fanout import Target
 from bench.ground import Ground
 from bench.processes import answer_of, cpu_s
 from bench.report import NotMeasured, Report, merged
 from bench.turns import in_turn, ratio, spread
 from settings import ROOT
+from tests.harness import free_port
 
 DOCUMENT = (ROOT / "docs" / "performance.md").read_text()
 
@@ -146,6 +152,42 @@ def test_the_cpu_of_a_process_is_its_own_clock() -> None:
     before = time.process_time()
     seen = cpu_s(os.getpid())
     assert before <= seen <= time.process_time()
+
+
+def test_without_a_compiler_or_node_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a machine lacks is told as such, and not as a failure of the bench."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotMeasured, match="no C compiler"):
+        fanout.build(tmp_path)
+    with pytest.raises(NotMeasured, match="no Node"):
+        environment.node("tus_server")
+
+
+@contextmanager
+def absent(folder: Path) -> Iterator[Target]:
+    raise NotMeasured("the peer is not installed")
+    yield  # a generator all the same
+
+
+@contextmanager
+def unstartable(folder: Path) -> Iterator[Target]:
+    with processes.serving([sys.executable, "-c", "raise SystemExit('the port is taken')"], free_port()):
+        yield Target(0, 0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the load client needs a C compiler")
+def test_a_peer_that_is_missing_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is measured with nothing lost; one peer is not installed, one does not start: each row says so."""
+    monkeypatch.setattr(event_peers, "SERVERS", {"Perennial": event_peers.ours, "A": absent, "B": unstartable})
+    report = Report()
+    event_peers.beside(Ground(tmp_path, report, quick=True), fanout.build(tmp_path))
+    rows = [line for line in report.lines if line.startswith(("| Perennial", "| A ", "| B "))]
+    assert rows[0].startswith("| Perennial | 100 | 5 × 1 |")
+    assert rows[0].endswith("| 0, 0 |")
+    assert rows[1].startswith("| A | not measured: the peer is not installed |")
+    assert rows[2].startswith("| B | not measured: AssertionError: ")
+    assert "the port is taken" in rows[2]
 
 
 @pytest.mark.slow
