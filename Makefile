@@ -58,7 +58,7 @@ bench: $(RUN) ## the measurements of docs/performance.md (ARGS= goes to the benc
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what was made here: environment, caches; not instance/ and files/
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) bench/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,32 +1,38 @@
-"""What a model's token costs on its way: 200 to each of 100 chats at once, beside typed chunks through plain Flask.
+"""What a model's token costs on its way, beside typed chunks through plain Flask, and a relay that does nothing else.
 
-``python -m bench.chat`` prints it alone. The model's server and the readers are processes of their own, so what is
-measured is the server: its CPU a token, and what it adds to a token's time and to the first one's.
+The model's server and the readers are processes of their own, so what is measured is the server: its CPU a token, and
+what it adds to a token's time and to the first one's.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fanout import cpu_s
+from bench import bare_relay, limits, plain_flask, processes
+from bench.ground import Ground
+from bench.limits import Limit
 from bench.load import percentile
+from bench.processes import cpu_s
+from bench.turns import ratio
 from settings import ROOT
-from tests.harness import LiveServer, eventually, free_port
+from tests.harness import LiveServer, free_port
 
 TOKENS, GAP_S = 200, 0.02
 CHATS, CROWD = 100, 500
 # One after the other on an idle server, for the time to the first token.
 ALONE = 20
 LIMIT_S = 150
+_COLUMNS = ("server", "chats", "CPU a token", "added to a token, p50", "p99", "first token", "tokens", "whole answers")
+_PROTOCOLS = ("text", "ui", "openai")
+_RELAY = "a relay: receive, decode the JSON, send"
+_TYPED = "typed chunks, plain Flask"
 
 
 @dataclass(frozen=True)
@@ -40,24 +46,12 @@ class Outcome:
 
 
 @contextmanager
-def model(tokens: int = TOKENS, gap_s: float = GAP_S) -> Iterator[str]:
-    """The base URL of a model's server."""
+def model(tokens: int = TOKENS, gap_s: float = GAP_S) -> Iterator[int]:
+    """The port of a model's server."""
     port = free_port()
     command = [sys.executable, "-m", "bench.model", str(port), str(tokens), str(gap_s)]
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        eventually(lambda: _listens(port), 10)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with processes.serving(command, port):
+        yield port
 
 
 def read(port: int, pid: int, path: str, chats: int, apart_s: float = 0.0) -> Outcome:
@@ -75,69 +69,83 @@ def read(port: int, pid: int, path: str, chats: int, apart_s: float = 0.0) -> Ou
 
 
 @contextmanager
-def perennial(folder: Path, url: str) -> Iterator[LiveServer]:
-    environ = {"OPENAI_BASE_URL": url, "CHAT_MODEL": "bench", "LOG_LEVEL": "WARNING"}
+def perennial(folder: Path, model_port: int) -> Iterator[tuple[int, int]]:
+    """The port and the worker of our server."""
+    environ = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "CHAT_MODEL": "bench", "LOG_LEVEL": "WARNING"}
     environ |= {"CHAT_RUNS_PER_CALLER": "1000", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
     server = LiveServer(folder / "chat", environ)
     try:
-        yield server.start()
+        server.start()
+        yield server.port, server.pids()[0]
     finally:
         server.stop()
 
 
-@contextmanager
-def typed_chunks(folder: Path, url: str) -> Iterator[tuple[int, int]]:
-    """The port and the worker of a plain Flask application that iterates over the client's typed chunks."""
-    port = free_port()
-    environ = os.environ | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
-    command += ["--worker-connections", "2000", "--graceful-timeout", "2", "bench.chat_peer:app"]
-    process = subprocess.Popen(command, cwd=folder, env=environ)
-    try:
-        eventually(lambda: _listens(port), 20)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        worker = eventually(lambda: children.read_text().split(), 20)[0]
-        yield port, int(worker)
-    finally:
-        process.terminate()
-        process.wait(30)
+def typed_chunks(folder: Path, model_port: int) -> AbstractContextManager[tuple[int, int]]:
+    """The same of a plain Flask application that iterates over the client's typed chunks."""
+    env = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "OPENAI_API_KEY": "none"}
+    return plain_flask.serving(folder, "bench.chat_peer:app", **env)
 
 
-def rows(folder: Path) -> Iterator[tuple[str, int, Outcome]]:
-    """Yield what was measured: the name, how many chats, and the outcome; whole processes in turn, A B A B."""
-    with model() as url:
-        for _ in range(2):
-            with perennial(folder, url) as server:
-                worker = server.pids()[0]
-                read(server.port, worker, "/api/chat?protocol=ui", 2)
-                for protocol in ("text", "ui", "openai"):
-                    yield (
-                        f"**Perennial**, {protocol}",
-                        CHATS,
-                        read(server.port, worker, f"/api/chat?protocol={protocol}", CHATS, GAP_S / CHATS),
-                    )
-            with typed_chunks(folder, url) as (port, worker):
-                read(port, worker, "/chat", 2)
-                yield "typed chunks, plain Flask", CHATS, read(port, worker, "/chat", CHATS, GAP_S / CHATS)
-        with perennial(folder, url) as server:
-            yield "**Perennial**, ui", CROWD, read(server.port, server.pids()[0], "/api/chat?protocol=ui", CROWD, 0.005)
-    with model(1) as url, perennial(folder, url) as server, typed_chunks(folder, url) as (port, worker):
-        yield (
-            "**Perennial**, one token, alone",
-            ALONE,
-            read(server.port, server.pids()[0], "/api/chat?protocol=ui", ALONE, 0.1),
-        )
-        yield "typed chunks, one token, alone", ALONE, read(port, worker, "/chat", ALONE, 0.1)
+def chats(ground: Ground) -> None:
+    folder, tokens = ground.folder("chats"), 20 if ground.quick else TOKENS
+    count, crowd = (5, 10) if ground.quick else (CHATS, CROWD)
+    title = f"{tokens} tokens to each chat, one every {GAP_S * 1000:.0f} ms, on one worker"
+    ground.report.table(title, *_COLUMNS)
+    with model(tokens) as upstream:
+        costs = _rounds(ground, folder, upstream, count)
+        with perennial(folder, upstream) as (port, worker):
+            told = read(port, worker, "/api/chat?protocol=ui", crowd, 0.005)
+            ground.report.row(*_cells("**Perennial**, ui", crowd, told))
+    _alone(ground, folder)
+    limits.tell(
+        ground.report,
+        *(
+            Limit(f"a token, {protocol}", _RELAY, costs[f"**Perennial**, {protocol}"], costs[_RELAY], "µs")
+            for protocol in _PROTOCOLS
+        ),
+    )
+    found = ratio(costs["**Perennial**, text"], costs[_TYPED])
+    ground.report.say("", f"Text takes {found} of the CPU of typed chunks through plain Flask.")
 
 
-COLUMNS = ("server", "chats", "CPU a token", "added to a token, p50", "p99", "first token", "tokens", "whole answers")
-TITLE = f"Chat: {TOKENS} tokens to each chat, one every {GAP_S * 1000:.0f} ms, on one worker"
+def _rounds(ground: Ground, folder: Path, upstream: int, count: int) -> dict[str, list[float]]:
+    """The CPU of a token by server and protocol: whole processes in turn, A B C, A B C."""
+    costs: dict[str, list[float]] = {}
+
+    def take(name: str, port: int, worker: int, path: str) -> None:
+        told = read(port, worker, path, count, GAP_S / count)
+        ground.report.row(*_cells(name, count, told))
+        costs.setdefault(name, []).append(told.cpu_us)
+
+    for _ in range(ground.runs):
+        with perennial(folder, upstream) as (port, worker):
+            read(port, worker, "/api/chat?protocol=ui", 2)
+            for protocol in _PROTOCOLS:
+                take(f"**Perennial**, {protocol}", port, worker, f"/api/chat?protocol={protocol}")
+        with typed_chunks(folder, upstream) as (port, worker):
+            read(port, worker, "/chat", 2)
+            take(_TYPED, port, worker, "/chat")
+        with bare_relay.serving(upstream) as (port, pid):
+            take(_RELAY, port, pid, "/")
+    return costs
 
 
-def cells(name: str, chats: int, outcome: Outcome) -> tuple[str, ...]:
+def _alone(ground: Ground, folder: Path) -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(model(1))
+        for name, serving, path in (
+            ("**Perennial**, one token, alone", perennial, "/api/chat?protocol=ui"),
+            ("typed chunks, one token, alone", typed_chunks, "/chat"),
+        ):
+            port, worker = stack.enter_context(serving(folder, upstream))
+            ground.report.row(*_cells(name, ALONE, read(port, worker, path, ALONE, 0.1)))
+
+
+def _cells(name: str, chats: int, outcome: Outcome) -> tuple[str, ...]:
     return (
         name,
-        str(chats),
+        f"{chats:,}",
         f"**{outcome.cpu_us:.0f} µs**",
         f"{outcome.p50_ms:.2f} ms",
         f"{outcome.p99_ms:.1f} ms",
@@ -145,13 +153,3 @@ def cells(name: str, chats: int, outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.tokens:,}",
         f"{outcome.whole} of {chats}",
     )
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for row in rows(Path(folder)):
-            print(*cells(*row), sep=" | ", flush=True)
-
-
-if __name__ == "__main__":
-    main()

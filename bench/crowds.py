@@ -1,121 +1,103 @@
-"""Fan-out as it is reported: crowds of subscribers, a queue for each of plain Flask's, and bare send(2)."""
+"""Fan-out as it is reported: crowds of subscribers, others that serve the same, and bare send(2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import itertools
 from pathlib import Path
 
-from bench import fanout, plain_flask
-from bench.load import percentile
-from bench.report import Report
-from tests import redis_server
-from tests.harness import LiveServer, free_port
-from tests.redis_server import RedisServer
+from bench import event_peers, fanout, limits, wake_ups
+from bench.fanout import Crowd, Outcome, Target
+from bench.ground import Ground
+from bench.limits import Limit
+from bench.turns import in_turn
+from tests.harness import LiveServer
 
-# Subscribers, rounds, events a round, and how many do not read.
 CROWDS = (
-    (1000, 100, 1, 0),
-    (1000, 10, 100, 0),
-    (1000, 10, 100, 50),
-    (5000, 40, 1, 0),
-    (5000, 4, 100, 50),
-    (10_000, 20, 1, 0),
+    Crowd(1000, 100),
+    Crowd(1000, 10, 100),
+    Crowd(1000, 10, 100, stalled=50),
+    Crowd(5000, 40),
+    Crowd(5000, 4, 100, stalled=50),
+    Crowd(10_000, 20),
 )
-PEER_CROWDS = ((1000, 30, 1, 0), (1000, 3, 100, 0), (5000, 10, 1, 0))
+QUICK = (Crowd(100, 10), Crowd(100, 2, 10, stalled=5))
 IDLE, IDLE_S = 10_000, 60
-
-_TITLE = "Fan-out: subscribers of one topic on one worker, SQLite, one event at a time and in bursts"
-_COLUMNS = ("subscribers", "events", "CPU a delivery", "p50", "p99", "memory each", "connects/s", "lost, doubled")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where it happens: a ``folder`` for the servers, what they export, what the peer serves."""
-
-    folder: Path
-    file: Path
-    database: Path
-
-
-def fan_out(report: Report, place: Place) -> None:
-    """A queue per client in the same run, and send(2) alone: what no server can go below on this machine."""
-    if not fanout.available():
-        report.say("", "## Fan-out", "", "Not measured: there is no C compiler for the load client.")
-        return
-    fanout.build(place.folder)
-    report.table(_TITLE, "server", *_COLUMNS)
-    idle = _ours(report, place)
-    _queue_per_client(report, place)
-    for count in (1000, 5000, 10_000):
-        us = fanout.bare(place.folder, free_port(), count, 40, 110)
-        report.row("bare `send` in C", f"{count:,}", "40 × 1", f"{us:.1f} µs", "", "", "", "", "")
-    _wake_ups(report, place)
-    report.say("", idle)
+# bench/plan.py reads the rows of this table.
+COLUMNS = (
+    "server",
+    "subscribers",
+    "events",
+    "CPU a delivery",
+    "p50",
+    "p99",
+    "memory each",
+    "connects/s",
+    "lost, doubled",
+)
 
 
-def _ours(report: Report, place: Place) -> str:
-    """Return what those cost that only wait."""
-    with _crowd(place) as server:
-        worker = server.pids()[0]
-        fanout.warm(place.folder, server.port, "/api/events?topic=warm&follow=1")
-        for number, (count, rounds, burst, stalled) in enumerate(CROWDS):
-            topic = f"topic=bench{number}"
-            paths = f"/api/events?{topic}&follow=1", f"/api/notifications?{topic}"
-            told = fanout.deliver(place.folder, server.port, worker, *paths, count, rounds, burst, stalled)
-            _told(report, "**Perennial**", count, rounds, burst, stalled, told)
-            fanout.drained(server.port)
-        path = "/api/events?topic=idle&follow=1"
-        share, kib = fanout.idle(place.folder, server.port, worker, path, IDLE, IDLE_S)
-    return f"{IDLE:,} idle subscribers, held for {IDLE_S} s with heartbeats: {share:.1%} of a core, {kib:.1f} KiB each."
+def fan_out(ground: Ground) -> None:
+    programs = fanout.build(ground.folder("fan-out"))
+    _ours(ground, programs)
+    with ground.report.attempt("fan-out beside others"):
+        event_peers.beside(ground, programs)
+    wake_ups.wake_ups(ground)
 
 
-def _queue_per_client(report: Report, place: Place) -> None:
-    """Each crowd has a server of its own: a silent queue's client is noticed by nobody, and keeps its place."""
-    for count, rounds, burst, stalled in PEER_CROWDS:
-        with plain_flask.serving(place.folder, place.file, place.database) as (port, worker):
-            fanout.warm(place.folder, port, "/events")
-            told = fanout.deliver(
-                place.folder, port, worker, "/events", "/publish", count, rounds, burst, stalled, pipelined=False
-            )
-        _told(report, "queue per client", count, rounds, burst, stalled, told)
+def _ours(ground: Ground, programs: Path) -> None:
+    idle, idle_s = (100, 1) if ground.quick else (IDLE, IDLE_S)
+    title = "Subscribers of one topic on one worker, SQLite, one event at a time and in bursts"
+    ground.report.table(title, *COLUMNS)
+    with fanout.perennial(programs / "ours", DATABASE_URL=f"sqlite:///{ground.database}") as server:
+        fanout.warm(programs, fanout.topic(server, "warm"))
+        for number, crowd in enumerate(QUICK if ground.quick else CROWDS):
+            told = fanout.deliver(programs, fanout.topic(server, f"bench{number}"), crowd)
+            ground.report.row("**Perennial**", *cells(crowd, told))
+            fanout.drained(server)
+        share, kib = fanout.idle(programs, fanout.topic(server, "idle"), idle, idle_s)
+        held = f"{idle:,} idle subscribers, held for {idle_s} s with heartbeats"
+        ground.report.say("", f"{held}: {share:.1%} of a core, {kib:.1f} KiB each.")
+        fanout.drained(server)
+        _limits(ground, programs, server)
 
 
-def _wake_ups(report: Report, place: Place) -> None:
-    """From the publish on one worker to the reader on the other, each on a connection of its own."""
-    report.table("Publish to receive, through two workers of one machine", "log", "p50", "p99", "asked for", "events")
-    redis = RedisServer(place.folder) if redis_server.program() else None
-    for name, url in {"SQLite": "", "Redis": redis.start().url if redis else None}.items():
-        if url is None:
-            continue
-        environ = {"WEB_CONCURRENCY": "2", "LOG_LEVEL": "WARNING", "DATABASE_URL": f"sqlite:///{place.database}"}
-        server = LiveServer(place.folder / f"two-{name}", environ | ({"STREAMS_URL": url} if url else {}))
-        try:
-            times = fanout.wake_ups(server.start().port)
-        finally:
-            server.stop()
-        p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
-        report.row(name, f"{p50:.1f} ms", f"**{p99:.1f} ms**", "p99 < 10 ms", len(times))
-    if redis:
-        redis.stop()
+def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
+    """Of a delivery, send(2) alone; of a connect, an application that does nothing on the same worker."""
+    found, topics = [], itertools.count()
+    for crowd in QUICK[:1] if ground.quick else (CROWDS[0], CROWDS[3]):
+        ways = {
+            "ours": lambda crowd=crowd: _delivery_us(programs, server, f"limit{next(topics)}", crowd),
+            "bare": lambda crowd=crowd: fanout.bare_us(programs, crowd.subscribers, min(crowd.rounds, 40)),
+        }
+        times = in_turn(ways, ground.runs, warm=False)
+        what = f"a delivery to {crowd.subscribers:,}, one at a time"
+        found.append(Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU"))
+    count = 100 if ground.quick else 3000
+    empty = Target(server.port, server.pids()[0], "/bare", "")
+    ways = {
+        "ours": lambda: _connect_us(programs, server, fanout.topic(server, "come"), count),
+        "bare": lambda: _connect_us(programs, server, empty, count),
+    }
+    times = in_turn(ways, ground.runs, warm=False)
+    said = "an empty WSGI application on the same worker"
+    limits.tell(ground.report, *found, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
 
 
-def _told(report: Report, name: str, count: int, rounds: int, burst: int, stalled: int, told: fanout.Outcome) -> None:
-    who = f"{count:,}" + (f", {stalled} of them do not read" if stalled else "")
-    report.row(
-        name, who, f"{rounds} × {burst}", f"**{told.cpu_us:.1f} µs**", f"{told.p50_ms:.1f} ms", f"{told.p99_ms:.1f} ms",
-        f"{told.kib:.1f} KiB", f"{told.connects:,.0f}", f"{told.lost}, {told.doubled}",
+def _delivery_us(programs: Path, server: LiveServer, topic: str, crowd: Crowd) -> float:
+    told = fanout.deliver(programs, fanout.topic(server, topic), crowd)
+    fanout.drained(server)
+    return told.cpu_us
+
+
+def _connect_us(programs: Path, server: LiveServer, target: Target, count: int) -> float:
+    taken = fanout.connect_us(programs, target, count)
+    fanout.drained(server)
+    return taken
+
+
+def cells(crowd: Crowd, told: Outcome) -> tuple[str, ...]:
+    who = f"{crowd.subscribers:,}" + (f", {crowd.stalled} of them do not read" if crowd.stalled else "")
+    return (
+        who, f"{crowd.rounds} × {crowd.burst}", f"**{told.cpu_us:.1f} µs**", f"{told.p50_ms:.1f} ms",
+        f"{told.p99_ms:.1f} ms", f"{told.kib:.1f} KiB", f"{told.connects:,.0f}", f"{told.lost}, {told.doubled}",
     )  # fmt: skip
-
-
-@contextmanager
-def _crowd(place: Place) -> Iterator[LiveServer]:
-    """A server that takes more than 10,000 connections."""
-    environ = {"LOG_LEVEL": "WARNING", "MAX_STREAMS": "12000", "DATABASE_URL": f"sqlite:///{place.database}"}
-    environ["GUNICORN_CMD_ARGS"] = "--worker-connections 13000 --backlog 4096 --access-logfile /dev/null"
-    server = LiveServer(place.folder / "crowd", environ)
-    try:
-        yield server.start()
-    finally:
-        server.stop()

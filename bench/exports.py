@@ -1,9 +1,9 @@
-"""Exports of a million rows: from SQLite and PostgreSQL, beside ``psql \\copy`` and Datasette in the same run.
+"""Exports from SQLite and PostgreSQL, beside ``psql \\copy``, Datasette and sqlite3 alone, in the same run.
 
 Rules:
-- Whole processes in turn, A B A B, so that a machine that changes its speed changes all.
+- Whole processes in turn, so that a machine that changes its speed changes all.
 - psql comes with the PostgreSQL of the tests, and writes into a pipe, as our server into a socket.
-- Datasette is installed into an environment of its own (requirements-bench.txt); where that fails, it is not measured.
+- Datasette is installed into an environment of its own (bench/environment.py); where that fails, its row says so.
 """
 
 from __future__ import annotations
@@ -13,68 +13,82 @@ import os
 import sqlite3
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.load import Probe, curl, first_byte_ms, percentile, seconds, watched
-from bench.report import Report
-from settings import ROOT
+from bench import environment, limits, processes
+from bench.ground import Ground
+from bench.limits import Limit
+from bench.load import Probe, first_byte_ms, percentile, seconds, together, watched
+from bench.report import NotMeasured
+from bench.turns import in_turn, ratio
 from stores.seed import users
 from tests.harness import LiveServer, eventually, free_port
 from tests.postgres_server import PostgresServer, programs
 
-ROWS = 1_000_000
-RUNS = 3
 FIRST_BYTES = 20
 _COLUMNS = "id, name, email, created_at"
 _FORMATS = ("csv", "ndjson", "json")
+_PSQL, _DATASETTE, _ALONE = "psql \\copy to a pipe", "Datasette, streamed CSV", "sqlite3 in Python, stepping alone"
 
 
-def measure(report: Report, folder: Path) -> None:
-    """Fill both databases below ``folder``, serve them, and report."""
+def exports(ground: Ground) -> None:
+    """Fill both databases, serve them, and report."""
+    folder = ground.folder("exports")
     database = folder / "people.db"
-    _fill_sqlite(database)
+    fill(database, ground.rows)
     with contextlib.ExitStack() as stack:
-        sqlite = stack.enter_context(_served(folder / "sqlite", f"sqlite:///{database}"))
-        postgres = stack.enter_context(_postgres())
-        elephant = stack.enter_context(_served(folder / "postgres", postgres.url())) if postgres else None
-        datasette = stack.enter_context(_datasette(folder, database))
-        _speed(report, sqlite, elephant, postgres, datasette)
-        _company(report, {"SQLite": sqlite, "PostgreSQL": elephant})
+        sqlite = stack.enter_context(served(folder / "sqlite", f"sqlite:///{database}"))
+        postgres = stack.enter_context(_postgres(ground.rows))
+        elephant = stack.enter_context(served(folder / "postgres", postgres.url())) if postgres else None
+        runners, workers = _runners(sqlite, elephant)
+        runners[_ALONE] = lambda: stepped_s(database, ground.rows)
+        missing = {}
+        if postgres is not None:
+            runners[_PSQL] = lambda: _psql(postgres)
+        try:
+            url = stack.enter_context(_datasette(database))
+            runners[_DATASETTE] = lambda: seconds(url)
+        except (NotMeasured, OSError, AssertionError) as error:
+            missing[_DATASETTE] = error
+        _speed(ground, runners, workers, missing)
+        _company(ground, {"SQLite": sqlite, "PostgreSQL": elephant})
 
 
 def _speed(
-    report: Report, sqlite: LiveServer, elephant: LiveServer | None, postgres: PostgresServer | None, datasette: str
+    ground: Ground, runners: dict[str, Callable[[], float]], workers: dict[str, int], missing: dict[str, Exception]
 ) -> None:
-    runners, workers = _runners(sqlite, elephant)
-    if postgres is not None:
-        runners["psql \\copy to a pipe"] = lambda: _psql(postgres)
-    for run in runners.values():
-        run()  # files come into the cache, connections into the pool
-    if datasette:
-        runners["Datasette, streamed CSV"] = lambda: seconds(datasette)
-    grown = dict.fromkeys(workers, 0.0)
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(RUNS):
-        for name, run in runners.items():
-            with watched(workers.get(name, os.getpid())) as growth:
-                times[name].append(run())
-            grown[name] = max(grown.get(name, 0.0), growth.mib)
-    report.table(
-        f"Exports of {ROWS:,} rows ({_COLUMNS})", "what", f"rows a second (median of {RUNS})", "to psql",
-        "to Datasette", "growth of memory",
-    )  # fmt: skip
+    grown = dict.fromkeys(runners, 0.0)
+
+    def run(name: str) -> float:
+        with watched(workers.get(name, os.getpid())) as growth:
+            taken = runners[name]()
+        grown[name] = max(grown[name], growth.mib)
+        return taken
+
+    times = in_turn({name: lambda name=name: run(name) for name in runners}, ground.runs)
+    columns = ("what", f"rows a second (median of {ground.runs})", "times psql", "times Datasette", "growth of memory")
+    ground.report.table(f"{ground.rows:,} rows ({_COLUMNS})", *columns)
     for name, taken in times.items():
-        report.row(
-            name,
-            f"**{ROWS / statistics.median(taken):,.0f}**",
-            _ratio(times, "psql \\copy to a pipe", name),
-            _ratio(times, "Datasette, streamed CSV", name),
-            f"{grown[name]:.1f} MiB" if name in workers else "",
+        rows = f"**{ground.rows / statistics.median(taken):,.0f}**"
+        bases = (
+            str(ratio(times[base], taken)) if base in times and base != name else "" for base in (_PSQL, _DATASETTE)
         )
+        ground.report.row(name, rows, *bases, f"{grown[name]:.1f} MiB" if name in workers else "")
+    for name, error in missing.items():
+        ground.report.missing(name, error)
+    found = [_limit(ground, times, f"SQLite, {format}", _ALONE) for format in _FORMATS]
+    if _PSQL in times:
+        found.append(_limit(ground, times, "PostgreSQL, csv", _PSQL))
+    limits.tell(ground.report, *found)
+
+
+def _limit(ground: Ground, times: dict[str, list[float]], name: str, bare: str) -> Limit:
+    """A row's time. Stepping is no floor under all ways: a query that joins many rows into one steps seldom."""
+    ours, base = ([s / ground.rows * 1e6 for s in times[each]] for each in (name, bare))
+    return Limit(f"{name}: a row", bare, ours, base, "µs")
 
 
 def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str, Callable[[], float]], dict[str, int]]:
@@ -97,29 +111,17 @@ def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str,
     return runners, workers
 
 
-def _ratio(times: dict[str, list[float]], base: str, name: str) -> str:
-    """How many times as fast as ``base``: the median of pairs."""
-    if base not in times or base == name:
-        return ""
-    return f"{statistics.median(b / a for a, b in zip(times[name], times[base], strict=True)):.2f}"
-
-
-def _company(report: Report, servers: dict[str, LiveServer | None]) -> None:
-    report.table(
-        "First byte of an export, and `/healthz` beside four of them", "tables in", "first byte: median", "max",
-        "beside four: p99", "max", "requests",
-    )  # fmt: skip
+def _company(ground: Ground, servers: dict[str, LiveServer | None]) -> None:
+    columns = ("tables in", "first byte: median", "max", "beside four: p99", "max", "requests")
+    ground.report.table("First byte of an export, and `/healthz` beside four of them", *columns)
     for name, server in servers.items():
         if server is None:
             continue
         request = b"GET /api/export/people.csv?limit=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         first = [first_byte_ms(server.port, request) for _ in range(FIRST_BYTES)]
         with Probe(server.port) as probe:
-            processes = [curl(f"{server.url}/api/export/people.{_FORMATS[n % 2]}") for n in range(4)]
-            ended = [process.wait() for process in processes]
-            if any(ended):
-                raise RuntimeError("an export failed")
-        report.row(
+            together([[f"{server.url}/api/export/people.{_FORMATS[n % 2]}"] for n in range(4)])
+        ground.report.row(
             name, f"**{statistics.median(first):.1f} ms**", f"{max(first):.1f} ms",
             f"**{percentile(probe.times_ms, 0.99):.1f} ms**", f"{probe.max_ms:.1f} ms", len(probe.times_ms),
         )  # fmt: skip
@@ -144,22 +146,35 @@ def _piped(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def _people() -> Iterator[tuple[object, ...]]:
-    for id, name, email, _, _, _, created_at in users(ROWS):
+def stepped_s(database: Path, rows: int) -> float:
+    """Seconds of sqlite3 alone: every row is made, and thrown away."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        began = time.perf_counter()
+        for _ in connection.execute(f"SELECT {_COLUMNS} FROM people ORDER BY id LIMIT ?", (rows,)):
+            pass
+        return time.perf_counter() - began
+
+
+def _people(rows: int) -> Iterator[tuple[object, ...]]:
+    for id, name, email, _, _, _, created_at in users(rows):
         yield id, name, email, created_at
 
 
-def _fill_sqlite(path: Path) -> None:
+def fill(path: Path, rows: int, times: int = 1) -> None:
+    """Make a database of the table ``people``: ``rows`` made by Python, and copies of them up to ``times`` as many."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("PRAGMA journal_mode = wal")
         database.execute(
             "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, created_at TEXT)"
         )
-        database.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", _people())
+        database.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", _people(rows))
+        copy = f"INSERT INTO people SELECT id + ?, name, email, created_at FROM people WHERE id <= {rows}"
+        for number in range(1, times):
+            database.execute(copy, (number * rows,))
 
 
 @contextmanager
-def _postgres() -> Iterator[PostgresServer | None]:
+def _postgres(rows: int) -> Iterator[PostgresServer | None]:
     if programs() is None:
         yield None
         return
@@ -169,7 +184,7 @@ def _postgres() -> Iterator[PostgresServer | None]:
         with server.connect() as connection, connection.cursor() as cursor:
             cursor.execute("CREATE TABLE people (id bigint PRIMARY KEY, name text, email text, created_at text)")
             with cursor.copy("COPY people FROM STDIN") as copy:
-                for row in _people():
+                for row in _people(rows):
                     copy.write_row(row)
         server.execute("VACUUM ANALYZE people")
         yield server
@@ -178,8 +193,8 @@ def _postgres() -> Iterator[PostgresServer | None]:
 
 
 @contextmanager
-def _served(folder: Path, url: str) -> Iterator[LiveServer]:
-    environment = {"DATABASE_URL": url, "EXPORT_TABLES": "people", "LOG_LEVEL": "WARNING"}
+def served(folder: Path, url: str, **env: str) -> Iterator[LiveServer]:
+    environment = {"DATABASE_URL": url, "EXPORT_TABLES": "people", "LOG_LEVEL": "WARNING"} | env
     server = LiveServer(folder, environment)
     try:
         yield server.start()
@@ -188,24 +203,12 @@ def _served(folder: Path, url: str) -> Iterator[LiveServer]:
 
 
 @contextmanager
-def _datasette(folder: Path, database: Path) -> Iterator[str]:
-    """The address of the table's streamed CSV, or "" where Datasette cannot be installed."""
-    python = folder / "datasette" / "bin" / "python"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", folder / "datasette"], check=True, capture_output=True)
-        install = [python, "-m", "pip", "install", "-q", "-r", ROOT / "requirements-bench.txt"]
-        subprocess.run(install, check=True, capture_output=True, timeout=300)
-    except (subprocess.SubprocessError, OSError):
-        yield ""
-        return
+def _datasette(database: Path) -> Iterator[str]:
+    """The address of the table's streamed CSV."""
     port = free_port()
     options = ["--setting", "max_csv_mb", "0", "--setting", "sql_time_limit_ms", "300000"]
-    command = [str(python), "-m", "datasette", "serve", str(database), "--port", str(port), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    command = [environment.python(), "-m", "datasette", "serve", database, "--port", str(port), *options]
+    with processes.serving(command, port):
         url = f"http://127.0.0.1:{port}/people/people.csv"
-        eventually(lambda: subprocess.run(["curl", "-sf", "-o", "/dev/null", url], check=False).returncode == 0, 60)
+        eventually(lambda: processes.answers(port, "/people/people.csv?_size=1"), 60)
         yield f"{url}?_stream=on&_size=max"
-    finally:
-        process.terminate()
-        process.wait(30)

@@ -1,30 +1,59 @@
-"""Many subscribers of one stream of events: what a delivery costs, beside a queue per client and beside bare send(2).
+"""Many subscribers of one stream of events: what a delivery costs, what those cost that only wait.
 
-The load client is C (bench/subscribers.c), so that it costs less than the server; without a C compiler this part of the
-bench is left out.
+The load client is C (bench/subscribers.c), so that it costs less than the server; without a C compiler nothing of it
+is measured.
 """
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from bench.load import resident_bytes
+from bench.processes import answer_of, cpu_s
+from bench.report import NotMeasured
+from tests.harness import LiveServer, free_port
 
 HERE = Path(__file__).parent
-_TICKS = os.sysconf("SC_CLK_TCK")
-_LIMIT_S = 150
+LIMIT_S = 150
+EVENT_BYTES = 110
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """So many ``subscribers``, of which ``stalled`` do not read, of ``rounds`` of ``burst`` events each."""
+
+    subscribers: int
+    rounds: int
+    burst: int = 1
+    stalled: int = 0
+
+    @property
+    def deliveries(self) -> int:
+        return (self.subscribers - self.stalled) * self.rounds * self.burst
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is measured: the process ``pid`` on ``port``. ``pipelined``: a burst may be sent without waiting."""
+
+    port: int
+    pid: int
+    path: str
+    publish: str
+    pipelined: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Of one run: CPU of the server a delivery (µs), latency (ms), memory a connection (KiB), connects a second."""
 
@@ -37,158 +66,138 @@ class Outcome:
     doubled: int
 
 
-def available() -> bool:
-    return shutil.which("gcc") is not None
-
-
-def build(folder: Path) -> None:
+def build(folder: Path) -> Path:
+    """Return the folder with the programs in C. Raises NotMeasured where they cannot be made."""
+    if shutil.which("gcc") is None:
+        raise NotMeasured("there is no C compiler (gcc) for the load client")
     for name in ("subscribers", "bare_send"):
         subprocess.run(["gcc", "-O2", "-o", folder / name, HERE / f"{name}.c"], check=True)
+    return folder
 
 
-def cpu_s(pid: int) -> float:
-    """User and system seconds of the process until now."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+@contextmanager
+def perennial(folder: Path, **env: str) -> Iterator[LiveServer]:
+    """A server that takes more than 10,000 connections."""
+    environ = {"LOG_LEVEL": "WARNING", "MAX_STREAMS": "12000"} | env
+    environ["GUNICORN_CMD_ARGS"] = "--worker-connections 13000 --backlog 4096 --access-logfile /dev/null"
+    server = LiveServer(folder, environ, application="bench.empty:app")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
 
 
-def deliver(
-    folder: Path,
-    port: int,
-    pid: int,
-    path: str,
-    publish: str,
-    count: int,
-    rounds: int,
-    burst: int = 1,
-    stalled: int = 0,
-    pipelined: bool = True,
-) -> Outcome:
-    """Connect ``count`` subscribers of ``path``, then POST ``rounds`` bursts of events to ``publish``."""
-    before = resident_bytes(pid)
-    arguments = [str(port), path, str(count), str(rounds * burst), str(stalled), str(_LIMIT_S)]
-    client = subprocess.Popen([folder / "subscribers", *arguments], stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
-    client.stdout.readline()
-    time.sleep(1)  # what was begun for the connections has ended, too
-    kib = (resident_bytes(pid) - before) / count / 1024
-    began = cpu_s(pid)
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as publisher:
-        publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for number in range(rounds):
-            numbers = range(number * burst, number * burst + burst)
-            for some in [numbers] if pipelined else [range(n, n + 1) for n in numbers]:
-                _publish(publisher, publish, some)
-            time.sleep(0.02 * max(1, count / 1000))
-    told = json.loads(client.stdout.read())
-    client.wait()
-    used = cpu_s(pid) - began
+def topic(server: LiveServer, name: str) -> Target:
+    return Target(
+        server.port, server.pids()[0], f"/api/events?topic={name}&follow=1", f"/api/notifications?topic={name}"
+    )
+
+
+def deliver(programs: Path, target: Target, crowd: Crowd, limit_s: float = LIMIT_S) -> Outcome:
+    """Connect the subscribers, then POST the events."""
+    before = resident_bytes(target.pid)
+    count, events = crowd.subscribers, crowd.rounds * crowd.burst
+    with _subscribers(programs, target, count, events, limit_s, crowd.stalled) as (connect_s, client):
+        time.sleep(1)  # what was begun for the connections has ended, too
+        kib = (resident_bytes(target.pid) - before) / count / 1024
+        began = cpu_s(target.pid)
+        publish(target, crowd)
+        told = json.loads(client.read())
+        used = cpu_s(target.pid) - began
     return Outcome(
-        cpu_us=used / ((count - stalled) * rounds * burst) * 1e6,
+        cpu_us=used / crowd.deliveries * 1e6,
         p50_ms=told["p50_us"] / 1000,
         p99_ms=told["p99_us"] / 1000,
         kib=kib,
-        connects=count / told["connect_s"],
+        connects=count / connect_s,
         lost=told["lost"],
         doubled=told["doubled"],
     )
 
 
-def warm(folder: Path, port: int, path: str) -> None:
+@contextmanager
+def _subscribers(
+    programs: Path, target: Target, count: int, events: int, limit_s: float, stalled: int = 0
+) -> Iterator[tuple[float, IO[str]]]:
+    """Let them come. The block begins when each has its first byte, with the seconds that took and the output."""
+    arguments = [str(target.port), target.path, str(count), str(events), str(stalled), str(limit_s)]
+    client = subprocess.Popen([programs / "subscribers", *arguments], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    try:
+        told = client.stdout.readline().split()
+        if told[:2] != ["ready", str(count)]:
+            raise RuntimeError(f"of {count:,} subscribers {told[1] if told else 0} were let in")
+        yield float(told[2]), client.stdout
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+
+
+def connect_us(programs: Path, target: Target, count: int) -> float:
+    """CPU µs of the server for one subscriber to get its first byte; then they leave."""
+    began = cpu_s(target.pid)
+    with _subscribers(programs, target, count, 0, LIMIT_S):
+        return (cpu_s(target.pid) - began) / count * 1e6
+
+
+def warm(programs: Path, target: Target) -> None:
     """Let a hundred come and go: what a worker does once is no subscriber's."""
-    subprocess.run([folder / "subscribers", str(port), path, "100", "0", "0", "2"], capture_output=True, check=True)
-    time.sleep(2)
+    connect_us(programs, target, 100)
+    time.sleep(0.5)
 
 
-def wake_ups(port: int, readers: int = 8, events: int = 500) -> list[float]:
-    """Milliseconds from the publish to each of ``readers``, which two workers share, at 50 events a second."""
-    times: list[float] = []
-    connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(readers)]
-    request = b"GET /api/events?topic=wake&follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    threads = [threading.Thread(target=_listen, args=(each, request, events, times)) for each in connections]
-    for thread in threads:
-        thread.start()
-    time.sleep(1)  # until all of them wait
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as publisher:
+def publish(target: Target, crowd: Crowd) -> None:
+    with socket.create_connection(("127.0.0.1", target.port), timeout=60) as publisher:
         publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for number in range(events):
-            _publish(publisher, "/api/notifications?topic=wake", range(number, number + 1))
-            time.sleep(0.02)
-    for thread in threads:
-        thread.join(30)
-    return times
+        with publisher.makefile("rb") as answers:
+            for number in range(crowd.rounds):
+                numbers = range(number * crowd.burst, (number + 1) * crowd.burst)
+                for some in [numbers] if target.pipelined else [range(n, n + 1) for n in numbers]:
+                    post(publisher, answers, target.publish, some)
+                time.sleep(0.02 * max(1, crowd.subscribers / 1000))
 
 
-def _listen(connection: socket.socket, request: bytes, events: int, times: list[float]) -> None:
-    with connection:
-        connection.sendall(request)
-        rest, seen = b"", 0
-        while seen < events and (data := connection.recv(65536)):
-            now = time.monotonic_ns()
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                if line.startswith(b'data: {"n":'):
-                    times.append((now - json.loads(line[6:])["t"]) / 1e6)
-                    seen += 1
+def post(connection: socket.socket, answers: BinaryIO, path: str, numbers: range) -> None:
+    """POST one event a number, pipelined (RFC 9112, 9.3.2), and read the answers. Raises RuntimeError for a refusal."""
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+    bodies = (b'{"n":%d,"t":%d}' % (number, time.monotonic_ns()) for number in numbers)
+    connection.sendall(b"".join(head % (path.encode(), len(body), body) for body in bodies))
+    for _ in numbers:
+        status, body = answer_of(answers)
+        if not 200 <= status < 300:
+            raise RuntimeError(f"an event was refused with {status}: {body[:200]!r}")
 
 
-def _publish(connection: socket.socket, path: str, numbers: range) -> None:
-    """POST one event a number, pipelined (RFC 9112, 9.3.2), and read the answers."""
-    requests = []
-    for number in numbers:
-        body = b'{"n":%d,"t":%d}' % (number, time.monotonic_ns())
-        requests.append(
-            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
-        )
-    connection.sendall(b"".join(requests))
-    answers = b""
-    while answers.count(b"HTTP/1.1 2") < len(requests) or not answers.endswith((b"}\n", b"}")):
-        data = connection.recv(65536)
-        if not data or b"HTTP/1.1 5" in answers:
-            raise RuntimeError(f"the server closed: {answers[-500:]!r}")
-        answers += data
-
-
-def bare(folder: Path, port: int, count: int, events: int, size: int) -> float:
+def bare_us(programs: Path, count: int, events: int) -> float:
     """CPU µs a delivery of send(2) alone: the limit on this machine."""
-    server = subprocess.Popen(
-        [folder / "bare_send", str(port), str(count), str(events), str(size)], stdout=subprocess.PIPE
-    )
+    port = free_port()
+    command = [programs / "bare_send", str(port), str(count), str(events), str(EVENT_BYTES)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
     time.sleep(0.3)
-    subprocess.run(
-        [folder / "subscribers", str(port), "/", str(count), str(events), "0", "30"], capture_output=True, check=True
-    )
-    out, _ = server.communicate()
+    arguments = [str(port), "/", str(count), str(events), "0", "30"]
+    subprocess.run([programs / "subscribers", *arguments], capture_output=True, check=True)
+    out, _ = server.communicate(timeout=30)
     return float(json.loads(out)["us"])
 
 
-def idle(folder: Path, port: int, pid: int, path: str, count: int, seconds: float) -> tuple[float, float]:
+def idle(programs: Path, target: Target, count: int, seconds: float) -> tuple[float, float]:
     """Hold ``count`` idle subscribers; return the share of a core that they cost, and KiB of memory each."""
-    before = resident_bytes(pid)
-    client = subprocess.Popen(
-        [folder / "subscribers", str(port), path, str(count), "0", "0", str(seconds + 30)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout is not None
-    client.stdout.readline()
-    time.sleep(2)
-    began, at = cpu_s(pid), time.monotonic()
-    time.sleep(seconds)
-    share = (cpu_s(pid) - began) / (time.monotonic() - at)
-    kib = (resident_bytes(pid) - before) / count / 1024
-    client.kill()
-    client.wait()
-    return share, kib
+    before = resident_bytes(target.pid)
+    with _subscribers(programs, target, count, 0, seconds + 60):
+        time.sleep(2)
+        began, at = cpu_s(target.pid), time.monotonic()
+        time.sleep(seconds)
+        share = (cpu_s(target.pid) - began) / (time.monotonic() - at)
+        return share, (resident_bytes(target.pid) - before) / count / 1024
 
 
-def drained(port: int, timeout_s: float = 30) -> None:
-    """Return when the server has noticed that all of them have gone."""
+def drained(server: LiveServer, timeout_s: float = 60) -> None:
+    """Return when the server has noticed that all of them have gone; while it does, it may be slow to say so."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/healthz")
-        if json.loads(connection.getresponse().read()).get("streams", 0) == 0:
-            return
+        with contextlib.suppress(TimeoutError):
+            if server.streams() == 0:
+                return
         time.sleep(0.1)
     raise RuntimeError("the server still has open streams")

@@ -1,4 +1,4 @@
-"""Files beside nginx: whole processes in turn, A B A B, on the same file of the same disk.
+"""Files beside nginx and beside sendfile(2) alone: whole processes in turn, on the same file of the same disk.
 
 Rules:
 - nginx is Debian's, one worker, ``sendfile on``, no access log; Perennial is one worker, its access log to /dev/null.
@@ -12,99 +12,111 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
+from bench import bare, limits
+from bench.ground import Ground
+from bench.limits import Limit
 from bench.load import MIB, Probe, seconds, watched
+from bench.report import NotMeasured
+from bench.turns import in_turn, ratio, spread
 from tests.harness import LiveServer
 from tests.nginx import PROGRAM, nginx
 
-PAIRS = 5
 RANGES = 64 * 1024
 SLOW_READERS = 50
 # What is asked for, its Range, and how many times nginx's time it may take.
-TRANSFERS = (("GET of 1 GiB", "", 1.05), ("`bytes=1-`", "bytes=1-", 1.3), ("the last MiB", "bytes=-1048576", 3.0))
+TRANSFERS = (("bytes=1-", 1.3), ("bytes=-1048576", 3.0))
 
 
-def downloads(bench: Any) -> None:
-    """Add the tables to ``bench``, whose ``file`` is the 1 GiB file; see the rules above."""
-    if PROGRAM is None:
-        bench.report.say("", "## Files beside nginx", "", "Not measured: nginx is not installed.")
-        return
-    folder = bench.server.folder / "beside-nginx"
-    with _served(folder, bench.file) as server, _peer(folder, bench.file) as peer:
-        path = f"/api/download/{bench.file.name}"
-        server.get(f"{path}?", headers={"Range": "bytes=0-0"})
-        _transfers(bench, server.port, peer, path)
-        _ranges(bench, server.port, peer, path)
-        _slow_readers(bench, server, path)
+def downloads(ground: Ground) -> None:
+    """Add the tables; without nginx only those that need none."""
+    folder = ground.folder("files")
+    path = f"/api/download/{ground.file.name}"
+    with ExitStack() as ends:
+        server = ends.enter_context(served(folder, ground.file.parent))
+        alone = ends.enter_context(bare.serving("send", ground.file))
+        server.get(path, headers={"Range": "bytes=0-0"})
+        with ground.report.attempt("files beside nginx"):
+            if PROGRAM is None:
+                raise NotMeasured("nginx is not installed")
+            with _peer(folder, ground.file) as peer:
+                _transfers(ground, server.port, peer, path)
+        _slow_readers(ground, server, path)
+        _limits(ground, server.port, alone, path)
 
 
-def _transfers(bench: Any, ours: int, theirs: int, path: str) -> None:
-    bench.report.table(
-        f"Files beside nginx (median of {PAIRS} pairs)",
-        "asked for", "Perennial", "nginx", "ratio", "allowed", "another request's p99 beside ours", "allowed",
-    )  # fmt: skip
-    for name, asked, most in TRANSFERS:
-        pairs = list(
-            _pairs(lambda asked=asked: _seconds(ours, path, asked), lambda asked=asked: _seconds(theirs, path, asked))
-        )
-        a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(x / y for x, y in pairs)
+def _transfers(ground: Ground, ours: int, theirs: int, path: str) -> None:
+    columns = ("asked for", "Perennial", "nginx", "ratio", "allowed", "another request's p99 beside ours", "allowed")
+    ground.report.table(f"Beside nginx, {_pairs(ground)} pairs", *columns)
+    for asked, most in (("", 1.05), *TRANSFERS):
+        ways = {
+            "Perennial": lambda asked=asked: get_s(ours, path, asked) * 1000,
+            "nginx": lambda asked=asked: get_s(theirs, path, asked) * 1000,
+        }
+        a, b = in_turn(ways, _pairs(ground)).values()
         with Probe(ours, every_s=0.002) as probe:
             _until(["-r", asked.removeprefix("bytes=") or "0-", f"http://127.0.0.1:{ours}{path}"], probe, 200)
-        bench.report.row(
-            name, f"{a * 1000:.1f} ms", f"{b * 1000:.1f} ms", f"**{ratio:.2f}**", f"{most:g}",
-            f"**{probe.p99_ms:.1f} ms**", "10 ms",
-        )  # fmt: skip
+        name = f"`{asked}`" if asked else f"GET of {ground.size}"
+        ground.report.row(
+            name, spread(a, "ms"), spread(b, "ms"), ratio(a, b), f"{most:g}", f"**{probe.p99_ms:.1f} ms**", "10 ms"
+        )
+    _ranges(ground, ours, theirs, path)
 
 
-def _ranges(bench: Any, ours: int, theirs: int, path: str) -> None:
+def _ranges(ground: Ground, ours: int, theirs: int, path: str) -> None:
     asked = f"bytes={MIB}-{MIB + RANGES - 1}"
-    bench.report.table(
-        f"Ranges of 64 KiB, answers a second over eight connections (median of {PAIRS})",
+    columns = (
         "Perennial", "an empty Flask view on the same worker", "ratio", "asked for", "nginx (or the client's bound)",
         "another request's p99 beside ours", "allowed",
     )  # fmt: skip
-    pairs = list(_pairs(lambda: _answers(ours, path, asked), lambda: _answers(ours, "/empty", "")))
-    nginx_too = statistics.median(_answers(theirs, path, asked) for _ in range(3))
-    ratio = statistics.median(x / y for x, y in pairs)
+    ground.report.table(f"Ranges of 64 KiB, answers a second over eight connections, {_pairs(ground)} pairs", *columns)
+    ways = {"Perennial": lambda: answers_per_s(ours, path, asked), "empty": lambda: answers_per_s(ours, "/empty")}
+    a, b = in_turn(ways, _pairs(ground)).values()
+    nginx_too = statistics.median(answers_per_s(theirs, path, asked) for _ in range(ground.runs))
     with Probe(ours, every_s=0.002) as probe:
-        _answers(ours, path, asked)
-    a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-    bench.report.row(
-        f"{a:,.0f}", f"{b:,.0f}", f"**{ratio:.2f}**", "at least 0.8", f"{nginx_too:,.0f}", f"**{probe.p99_ms:.1f} ms**",
-        "10 ms",
+        answers_per_s(ours, path, asked)
+    ground.report.row(
+        spread(a, "", 0), spread(b, "", 0), ratio(a, b), "at least 0.8", f"{nginx_too:,.0f}",
+        f"**{probe.p99_ms:.1f} ms**", "10 ms",
     )  # fmt: skip
 
 
-def _slow_readers(bench: Any, server: LiveServer, path: str) -> None:
-    """Each takes some 64 KiB a second for five seconds, of 1 GiB that is there at once."""
-    bench.report.table(
-        "Memory with slow readers", "readers", "growth of resident memory", "allowed", "a further request's p99"
-    )
+def _slow_readers(ground: Ground, server: LiveServer, path: str) -> None:
+    """Each takes some 64 KiB a second for five seconds, of a large file that is there at once."""
+    columns = ("readers", "growth of resident memory", "allowed", "a further request's p99")
+    ground.report.table("Memory with slow readers", *columns)
     with ExitStack() as stack:
         growth = stack.enter_context(watched(server.pids()[0]))
         probe = stack.enter_context(Probe(server.port))
         readers = [stack.enter_context(_reader(server.port, path)) for _ in range(SLOW_READERS)]
-        for _ in range(50):
+        for _ in range(5 if ground.quick else 50):
             for reader in readers:
                 reader.recv(6554)
             time.sleep(0.1)
-    bench.report.row(SLOW_READERS, f"**{growth.mib:.1f} MiB**", "16 MiB", f"{probe.p99_ms:.1f} ms")
+    ground.report.row(SLOW_READERS, f"**{growth.mib:.1f} MiB**", "16 MiB", f"{probe.p99_ms:.1f} ms")
 
 
-def _pairs(a: Callable[[], float], b: Callable[[], float]) -> Iterator[tuple[float, float]]:
-    """Yield what both return, in turn, each first in every second pair; a first pair warms up and does not count."""
-    a(), b()
-    for number in range(PAIRS):
-        if number % 2:
-            second = b()
-            yield a(), second
-        else:
-            yield a(), b()
+def _limits(ground: Ground, ours: int, alone: int, path: str) -> None:
+    asked = f"bytes={MIB}-{MIB + RANGES - 1}"
+    whole = in_turn(
+        {"ours": lambda: get_s(ours, path) * 1000, "bare": lambda: get_s(alone, path) * 1000}, _pairs(ground)
+    )
+    each = in_turn(
+        {"ours": lambda: 1e6 / answers_per_s(ours, path, asked), "bare": lambda: 1e6 / answers_per_s(ours, "/bare")},
+        _pairs(ground),
+    )
+    limits.tell(
+        ground.report,
+        Limit(f"a GET of {ground.size}", "`sendfile(2)` alone", whole["ours"], whole["bare"], "ms"),
+        Limit("a range of 64 KiB", "an empty WSGI application on the same worker", each["ours"], each["bare"], "µs"),
+    )
+
+
+def _pairs(ground: Ground) -> int:
+    return 2 * ground.runs - 1
 
 
 def _until(arguments: list[str], probe: Probe, samples: int) -> None:
@@ -114,22 +126,29 @@ def _until(arguments: list[str], probe: Probe, samples: int) -> None:
         seconds(*arguments)
 
 
-def _seconds(port: int, path: str, asked: str) -> float:
+def get_s(port: int, path: str, asked: str = "", size: int = 0) -> float:
+    """Seconds of a GET on a connection of its own, from the request's first byte to the answer's last.
+
+    Raises RuntimeError where it is refused, or fewer than ``size`` bytes came.
+    """
     fields = f"Range: {asked}\r\n" if asked else ""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n".encode()
-    buffer, received = memoryview(bytearray(MIB)), 0
+    buffer = memoryview(bytearray(MIB))
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         began = time.perf_counter()
         connection.sendall(request)
+        received = connection.recv_into(buffer)
+        status = bytes(buffer[:12])
         while count := connection.recv_into(buffer):
             received += count
         took = time.perf_counter() - began
-    if received < MIB:
-        raise RuntimeError(f"refused: {bytes(buffer[:received])!r}")
+    if status[:11] != b"HTTP/1.1 20" or received < size:
+        raise RuntimeError(f"refused, or cut: {status!r} and {received} bytes")
     return took
 
 
-def _answers(port: int, path: str, asked: str) -> float:
+def answers_per_s(port: int, path: str, asked: str = "") -> float:
+    """What bench/asking.py gets, in a process of its own."""
     command = [sys.executable, "-m", "bench.asking", str(port), path, asked]
     return float(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
 
@@ -145,8 +164,8 @@ def _reader(port: int, path: str) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _served(folder: Path, file: Path) -> Iterator[LiveServer]:
-    env = {"FILES_DIR": str(file.parent), "LOG_LEVEL": "WARNING", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
+def served(folder: Path, files: Path) -> Iterator[LiveServer]:
+    env = {"FILES_DIR": str(files), "LOG_LEVEL": "WARNING", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
     server = LiveServer(folder, env, application="bench.empty:app")
     try:
         yield server.start()

@@ -77,6 +77,17 @@ def seconds(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
+def together(each: Sequence[Sequence[str]]) -> float:
+    """How long so many curls take at once, until the last has ended. Raises RuntimeError where one failed."""
+    began = time.perf_counter()
+    processes = [curl(*arguments) for arguments in each]
+    told = [process.communicate()[1] for process in processes]
+    for process, errors in zip(processes, told, strict=True):
+        if process.returncode:
+            raise RuntimeError(f"curl ended with {process.returncode}: {errors.decode()}")
+    return time.perf_counter() - began
+
+
 def first_byte_ms(port: int, request: bytes) -> float:
     """Milliseconds from the first byte of the request, on a new connection, to the first byte of the body."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.report import Report
+from bench.ground import Ground
+from bench.report import NotMeasured, Report
 from tests.browser import ARGS, CHROMIUM, PAGES
 from tests.harness import LiveServer, eventually
 
@@ -27,6 +28,10 @@ ASKED_KIB = 60
 _PAINT = "performance.getEntriesByName('first-paint')[0]?.startTime"
 _ASSETS = """performance.getEntriesByType('resource').filter(({name}) => name.includes('/assets/')
     && !name.includes('/vendor/')).reduce((sum, {encodedBodySize}) => sum + encodedBodySize, 0)"""
+
+
+def paints(ground: Ground) -> None:
+    measure(ground.report, ground.folder("painting"), rounds=1 if ground.quick else ROUNDS)
 
 
 def measure(report: Report, folder: Path, pages: Sequence[str] = PAGES, rounds: int = ROUNDS) -> None:
@@ -50,7 +55,7 @@ def _chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright  # here: only this part of the bench needs requirements-dev.txt
 
     if not CHROMIUM:
-        raise RuntimeError("Chromium is not installed (Debian: apt install chromium).")
+        raise NotMeasured("Chromium is not installed (Debian: apt install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser

@@ -1,38 +1,60 @@
-"""Plain Flask behind gunicorn's gevent worker: what bench/peer.py serves, as a process for the bench."""
+"""Plain Flask behind gunicorn's gevent worker: what bench/peer.py serves, beside the same of ours."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.load import first_byte_ms
-from settings import ROOT
+from bench import processes
+from bench.ground import Ground
+from bench.load import Probe, seconds
+from bench.turns import in_turn, ratio, spread
 from tests.harness import eventually, free_port
 
 
 @contextmanager
-def serving(folder: Path, file: Path, database: Path) -> Iterator[tuple[int, int]]:
-    """Yield its port and its worker's process id. Its own folder: gunicorn would take our gunicorn.conf.py."""
+def serving(folder: Path, application: str = "bench.peer:app", **env: str) -> Iterator[tuple[int, int]]:
+    """Yield its port and its worker's process id. In a folder of its own: gunicorn would take our gunicorn.conf.py."""
     port = free_port()
-    environ = os.environ | {"PEER_FILE": str(file), "PEER_DATABASE": str(database), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
-    command += ["--timeout", "300", "--worker-connections", "6000", "--graceful-timeout", "2"]
-    process = subprocess.Popen([*command, "bench.peer:app"], cwd=folder, env=environ)
-    try:
-        eventually(lambda: _answers(port), 20)
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, check=True)
-        yield port, int(found.stdout.split()[0])
-    finally:
-        process.terminate()
-        process.wait(30)
+    command += ["--timeout", "300", "--worker-connections", "6000", "--backlog", "4096", "--graceful-timeout", "2"]
+    with processes.serving([*command, application], port, folder, env) as process:
+        eventually(lambda: processes.answers(port), 20)
+        yield port, processes.child_of(process.pid)
 
 
-def _answers(port: int) -> bool:
-    try:
-        return first_byte_ms(port, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") > 0
-    except OSError:
-        return False
+def beside(ground: Ground) -> None:
+    """Whole processes in turn."""
+    report, ours = ground.report, ground.streams()
+    report.table(
+        "`send_file`, `request.stream`, `csv.writer` on gunicorn's gevent worker", "stream", "Perennial", "plain Flask",
+        "ratio", "another request's p99 beside ours", "beside plain Flask's",
+    )  # fmt: skip
+    env = {"PEER_FILE": str(ground.file), "PEER_DATABASE": str(ground.database)}
+    with serving(ground.folder("flask"), **env) as (port, _):
+        peer = f"http://127.0.0.1:{port}"
+        asked = [[f"{peer}/file"], ["-T", str(ground.file), "-X", "POST", f"{peer}/upload"], [f"{peer}/export"]]
+        for (name, arguments), theirs in zip(list(ours.items())[:3], asked, strict=True):
+            _compared(ground, name, (ground.server.port, arguments), (port, theirs))
+
+
+def _compared(ground: Ground, name: str, ours: tuple[int, list[str]], theirs: tuple[int, list[str]]) -> None:
+    beside: dict[str, list[float]] = {"Perennial": [], "plain Flask": []}
+
+    def timed(server: str, port: int, path: str, arguments: list[str]) -> float:
+        with Probe(port, path) as probe:
+            taken = seconds(*arguments)
+        beside[server].append(probe.p99_ms if probe.times_ms else taken * 1000)
+        return taken
+
+    ways = {
+        "Perennial": lambda: timed("Perennial", ours[0], "/healthz", ours[1]),
+        "plain Flask": lambda: timed("plain Flask", theirs[0], "/readyz", theirs[1]),
+    }
+    times = in_turn(ways, ground.runs, ground.clear_uploads, warm=False)
+    a, b = times["Perennial"], times["plain Flask"]
+    p99 = [f"{statistics.median(values):.1f} ms" for values in beside.values()]
+    ground.report.row(name, spread(a, "s", 2), spread(b, "s", 2), ratio(a, b), *p99)

@@ -1,4 +1,10 @@
-"""The report of the bench: printed as it is made, and kept for docs/performance.md."""
+"""The report of the bench: printed as it is made, and kept for docs/performance.md.
+
+Rules:
+- The document is made wholly by the bench: what a run says, and of the parts it left out what the last run said.
+- A part that fails says so in its own section, and the others go on; so does a row whose peer is missing.
+- Each part says itself where and of which commit it was measured, for parts are renewed one by one.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +12,118 @@ import os
 import platform
 import sqlite3
 import subprocess
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from settings import ROOT
 
 
-class Report:
-    """``lines``: what has been said."""
+class NotMeasured(Exception):
+    """What is needed is not on this machine; the message says what."""
 
-    def __init__(self) -> None:
+
+class Report:
+    """``lines``: what has been said; ``failures``: what failed. Plots go below ``docs``, where it is given."""
+
+    def __init__(self, docs: Path | None = None) -> None:
         self.lines: list[str] = []
+        self.failures: list[str] = []
+        self._docs = docs
+        self._columns = 0
+
+    @contextmanager
+    def part(self, title: str) -> Iterator[None]:
+        """A section; see the rules above."""
+        self.say("", f"## {title}")
+        began = time.monotonic()
+        with self.attempt("this part"):
+            yield
+        self.say("", f"Measured in {time.monotonic() - began:.0f} s at commit {_commit()} on {_machine()}.")
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What goes wrong in the block is said in one sentence, and the run goes on."""
+        try:
+            yield
+        except NotMeasured as reason:
+            self.say("", f"Not measured: {reason}.")
+        except Exception as error:
+            self.failures.append(what)
+            traceback.print_exc()  # where it was, for who runs it; the document has one sentence
+            self.say("", f"**Failed**, {what}: {reason_of(error)}.")
 
     def table(self, title: str, *columns: str) -> None:
-        self.say("", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|")
+        self._columns = len(columns)
+        self.say("", f"### {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|")
 
     def row(self, *cells: object) -> None:
-        self.say("| " + " | ".join(map(str, cells)) + " |")
+        """What is left out at the end is empty."""
+        row = [str(cell) for cell in cells]
+        self.say("| " + " | ".join(row + [""] * (self._columns - len(row))) + " |")
+
+    def missing(self, name: str, error: Exception) -> None:
+        """A row of a peer that could not be measured."""
+        self.row(name, f"not measured: {reason_of(error)}")
+
+    def plot(self, name: str, drawn: str, said: str) -> None:
+        """Show ``drawn``, an SVG document; ``said`` is what it shows, in words."""
+        if self._docs is not None:
+            (self._docs / "plots").mkdir(parents=True, exist_ok=True)
+            (self._docs / "plots" / f"{name}.svg").write_text(drawn)
+        self.say("", f"![{said}](plots/{name}.svg)")
 
     def say(self, *lines: str) -> None:
         self.lines += lines
         print("\n".join(lines), flush=True)
 
 
-def machine() -> list[str]:
-    """Return the report's head: where, with what, and of which commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpus if "model name" in line), "?")
+def reason_of(error: Exception) -> str:
+    """The first line of what it says, without a full stop, and no address of this machine's disk."""
+    lines = str(error).replace(f"{ROOT}/", "").splitlines() or [""]
+    text = lines[0].strip().rstrip(".:").replace("|", "/")
+    return text if isinstance(error, NotMeasured) else f"{type(error).__name__}: {text}"
+
+
+def head() -> list[str]:
+    """Return how the report begins: with what it was measured."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "gunicorn", "gevent", "openai", "msgspec"))
     return [
         "# Performance",
         "",
-        "Made by `make bench`. Absolute figures are those of one shared machine on one day; trust the ratios.",
+        "Made by `make bench`, wholly. Absolute figures are those of one shared machine on one day; trust the ratios. "
+        "A ratio is the median of pairs that were measured in turn, with the least and the most of them behind it, or, "
+        "of ten pairs and more, the ends of their middle half.",
         "",
-        f"- Machine: {os.cpu_count()} cores of {model}, {platform.system()} {platform.release()}",
+        f"- Machine: {_machine()}, {platform.system()} {platform.release()}",
         f"- Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {packages}",
-        f"- Commit {commit.stdout.strip() or 'none yet'}, one worker, logs at WARNING, clients on the same machine",
+        "- One worker where nothing else is said, logs at WARNING, clients on the same machine",
     ]
 
 
-def merged(before: str, made: str) -> str:
-    """Return the document ``before`` with the sections of ``made`` in the place of their namesakes, or at its end."""
-    sections = {part.partition("\n")[0]: part for text in (before, made) for part in text.split("\n## ")}
-    return "\n## ".join(part.strip("\n") + "\n" for part in sections.values())
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "none yet"
+
+
+def _machine() -> str:
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpus if "model name" in line), "?")
+    return f"{os.cpu_count()} cores of {model}"
+
+
+def merged(before: str, made: str, titles: Iterable[str]) -> str:
+    """Return the document: the head of ``made``, and of each title the section of ``made``, or of ``before``."""
+    old, new = _sections(before), _sections(made)
+    parts = [new[""], *(new.get(title) or old.get(title, "") for title in titles)]
+    return "\n## ".join(part.strip("\n") + "\n" for part in parts if part)
+
+
+def _sections(text: str) -> dict[str, str]:
+    """By title; what stands before the first one, under the empty title."""
+    first, *others = text.split("\n## ")
+    return {"": first} | {part.partition("\n")[0]: part for part in others}

@@ -2,8 +2,9 @@
  *
  *   subscribers PORT PATH N EVENTS STALLED SECONDS
  *
- * Connects N times, says "ready" when every answer has begun, and reads until each subscriber that is not one of the
- * STALLED has EVENTS events, or SECONDS have passed. An event's data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}.
+ * Connects N times, and says "ready", how many answers have begun and in how many seconds, when all have or the time is
+ * up. Reads until each subscriber that is not one of the STALLED has EVENTS events, or SECONDS have passed. An event's
+ * data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}.
  * It prints one line of JSON: connects a second, deliveries, lost, doubled, and the latencies in microseconds.
  */
 #define _GNU_SOURCE
@@ -62,6 +63,16 @@ static void feed(Subscriber *s, const char *data, ssize_t size, double arrived) 
     }
 }
 
+/* Whether this is the first of what a subscriber gets; a refusal ends all. */
+static int begun(Subscriber *s, const char *data, ssize_t size) {
+    if (s->started) return 0;
+    if (size < 12 || strncmp(data, "HTTP/1.1 2", 10)) {
+        fprintf(stderr, "refused: %.*s\n", size < 40 ? (int)size : 40, data);
+        exit(1);
+    }
+    return s->started = 1;
+}
+
 int main(int argc, char **argv) {
     if (argc != 7) return 2;
     int port = atoi(argv[1]), n = atoi(argv[3]), stalled = atoi(argv[5]);
@@ -75,7 +86,8 @@ int main(int argc, char **argv) {
     int poll = epoll_create1(0), started = 0;
     struct epoll_event ready[512];
     static char buffer[1 << 16], request[512];
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", argv[2]);
+    const char *form = "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+    int length = snprintf(request, sizeof request, form, argv[2]);
     for (int i = 0; i < n; i++) {
         /* One source address has some 28,000 ports. */
         struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -95,8 +107,7 @@ int main(int argc, char **argv) {
         for (int j = 0; j < some; j++) {
             Subscriber *s = &subscribers[ready[j].data.u32];
             ssize_t size = read(s->fd, buffer, sizeof buffer);
-            if (size > 0 && !s->started) s->started = 1, started++;
-            if (size > 0) feed(s, buffer, size, now_s());
+            if (size > 0) started += begun(s, buffer, size), feed(s, buffer, size, now_s());
         }
     }
     while (started < n && now_s() - began < limit) {
@@ -104,13 +115,12 @@ int main(int argc, char **argv) {
         for (int j = 0; j < some; j++) {
             Subscriber *s = &subscribers[ready[j].data.u32];
             ssize_t size = read(s->fd, buffer, sizeof buffer);
-            if (size > 0 && !s->started) s->started = 1, started++;
-            if (size > 0) feed(s, buffer, size, now_s());
+            if (size > 0) started += begun(s, buffer, size), feed(s, buffer, size, now_s());
         }
     }
     double connected = now_s() - began;
     for (int i = 0; i < stalled; i++) epoll_ctl(poll, EPOLL_CTL_DEL, subscribers[i].fd, NULL);
-    printf("ready\n");
+    printf("ready %d %.3f\n", started, connected);
     fflush(stdout);
     int complete = 0, closed = 0;
     while ((events == 0 || complete < n - stalled) && now_s() - began < limit) {

@@ -6,12 +6,14 @@ import gzip
 import statistics
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any
 
+from bench import bare, limits
+from bench.ground import Ground
+from bench.limits import Limit
 from bench.load import MIB, Probe, first_byte_ms, seconds, watched
+from bench.turns import in_turn
 from streaming.compression import zstd
 from streaming.pipeline import Limits, Pipeline
 
@@ -63,8 +65,7 @@ def codec(names: str, body: bytes) -> tuple[float, float]:
     speeds, longest = [], []
     for _ in range(RUNS):
         pipeline, steps_s = Pipeline(names.split(","), _NO_LIMITS), [time.thread_time()]
-        pieces = (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
-        steps = chain(chain.from_iterable(map(pipeline.decode, pieces)), pipeline.flush())
+        steps = chain(chain.from_iterable(map(pipeline.decode, _pieces(body))), pipeline.flush())
         steps_s.extend(time.thread_time() for _ in steps)
         plain = pipeline._stages[0].made if names.startswith(("gunzip", "unzstd")) else len(body)
         speeds.append(plain / (steps_s[-1] - steps_s[0]) / 1e6)
@@ -72,41 +73,82 @@ def codec(names: str, body: bytes) -> tuple[float, float]:
     return max(speeds), min(longest)
 
 
-def report(bench: Any, text: Path) -> None:
-    """Add the rows to the report of ``bench``, the whole one; ``text``: 1 GiB."""
-    bench.report.table(
-        "Transforms: each codec by itself, CPU of one core", "transform", "fed with", "MB/s", "longest step"
-    )
+def transforms(ground: Ground) -> None:
+    columns = ("transform", "fed with", "MB/s", "longest step")
+    ground.report.table("Each codec by itself, CPU of one core", *columns)
     for (kind, names), body in bodies().items():
         speed, longest_ms = codec(names, body)
-        bench.report.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
+        ground.report.row(f"`{names}`", kind, f"{speed:.0f}", f"{longest_ms:.1f} ms")
     columns = ("transform", "MB/s (median)", "asked for", "memory", "another request's p99", "its max")
-    bench.report.table(f"Transforms: {text.stat().st_size // MIB} MiB of ASCII sent and read back by curl", *columns)
+    ground.report.table(f"{ground.size} of ASCII sent and read back by curl", *columns)
     for names, wanted in (("upper", "≥ 400"), ("lower", ""), ("gzip", ""), ("zstd", ""), ("gzip,gunzip,upper", "")):
-        bench.report.row(f"`{names}`", *_moved(bench, names, text, wanted))
-    _first_bytes(bench)
+        ground.report.row(f"`{names}`", *_moved(ground, names, wanted))
+    _first_bytes(ground)
+    _limits(ground)
 
 
-def _moved(bench: Any, names: str, text: Path, wanted: str) -> Iterator[str]:
-    arguments = ["-T", str(text), "-X", "POST", bench.url(f"/api/transform?to={names}")]
-    size = text.stat().st_size
-    times = [seconds(*arguments) for _ in range(RUNS)]
-    with watched(bench.worker) as growth, Probe(bench.server.port) as probe:
+def _arguments(ground: Ground, names: str) -> list[str]:
+    return ["-T", str(ground.text), "-X", "POST", ground.url(f"/api/transform?to={names}")]
+
+
+def _moved(ground: Ground, names: str, wanted: str) -> Iterator[str]:
+    arguments = _arguments(ground, names)
+    times = [seconds(*arguments) for _ in range(ground.runs)]
+    with watched(ground.worker) as growth, Probe(ground.server.port) as probe:
         seconds(*arguments)
-    yield f"**{size / statistics.median(times) / 1e6:.0f}**"
+    yield f"**{ground.text.stat().st_size / statistics.median(times) / 1e6:.0f}**"
     yield wanted
     yield f"{growth.mib:.1f} MiB"
     yield f"**{probe.p99_ms:.1f} ms**"
     yield f"{probe.max_ms:.1f} ms"
 
 
-def _first_bytes(bench: Any) -> None:
+def _first_bytes(ground: Ground) -> None:
     """The request has not ended when its answer begins: a first chunk is sent, and no last one."""
-    bench.report.table(
-        f"Transforms: first byte back, {FIRST_BYTES} new connections", "transform", "median", "max", "asked for"
-    )
+    columns = ("transform", "median", "max", "asked for")
+    ground.report.table(f"First byte back, {FIRST_BYTES} new connections", *columns)
     for names in ("upper", "gzip", "zstd", "lines"):
         head = f"POST /api/transform?to={names} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         request = head.encode() + b"6\r\nriver\n\r\n"
-        times = [first_byte_ms(bench.server.port, request) for _ in range(FIRST_BYTES)]
-        bench.report.row(f"`{names}`", f"**{statistics.median(times):.1f} ms**", f"{max(times):.1f} ms", "< 10 ms")
+        times = [first_byte_ms(ground.server.port, request) for _ in range(FIRST_BYTES)]
+        ground.report.row(f"`{names}`", f"**{statistics.median(times):.1f} ms**", f"{max(times):.1f} ms", "< 10 ms")
+
+
+def _limits(ground: Ground) -> None:
+    """Of the codec, `bytes.upper` on the same pieces; of the whole way, that between `recv` and `send`."""
+    fox = _filled(_FOX)
+    alone = [_ms_per_mib(lambda: _uppered(fox)) for _ in range(RUNS)]
+    ours = [_ms_per_mib(lambda: _decoded(fox)) for _ in range(RUNS)]
+    with bare.serving("upper", ground.text) as port:
+        peer = ["-T", str(ground.text), "-X", "POST", f"http://127.0.0.1:{port}/"]
+        arguments = _arguments(ground, "upper")
+        times = in_turn({"ours": lambda: seconds(*arguments), "bare": lambda: seconds(*peer)}, ground.runs)
+    limits.tell(
+        ground.report,
+        Limit("`upper` by itself, a MiB of ASCII", "`bytes.upper` on pieces of 256 KiB", ours, alone, "ms"),
+        Limit(
+            f"`upper` of {ground.size}, sent and read back", "`recv(2)`, `bytes.upper`, `send(2)`", times["ours"],
+            times["bare"], "s",
+        ),
+    )  # fmt: skip
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    return (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
+
+
+def _uppered(body: bytes) -> None:
+    for piece in _pieces(body):
+        piece.upper()
+
+
+def _decoded(body: bytes) -> None:
+    pipeline = Pipeline(["upper"], _NO_LIMITS)
+    for _ in chain(chain.from_iterable(map(pipeline.decode, _pieces(body))), pipeline.flush()):
+        pass
+
+
+def _ms_per_mib(work: Callable[[], None]) -> float:
+    began = time.thread_time()
+    work()
+    return (time.thread_time() - began) * 1000 / (CODEC_BYTES / MIB)

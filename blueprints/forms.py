@@ -27,6 +27,7 @@ from stores.base import Config, Log
 from stores.errors import StreamClosed
 from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, topics
 from streaming.begun import Begun
+from streaming.body_limits import limited
 from streaming.chat_answers import chats
 from streaming.chat_index import digest
 from streaming.chat_parts import Parts
@@ -40,6 +41,7 @@ from streaming.multipart import FormFile
 from streaming.page_framings import Answer, Page
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.response import respond
+from streaming.slowness import Slowest
 
 blueprint = Blueprint("forms", __name__)
 
@@ -113,6 +115,7 @@ def _chat_page(id: str, said: list[str], text: str, answer: Answer, sentence: st
 
 
 @blueprint.post("/transform")
+@limited("transforms")
 def transform() -> Response:
     save = Parameters("save").flag("save")
     form = _multipart()
@@ -145,7 +148,8 @@ def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple
         raise BadRequest(f"{unknown.pop()[:40]!r} is no transform.", parameter="to")
     pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
     answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    return Begun(answer, within_s=settings.BODY_TIMEOUT_S), pipeline
+    # As of the API: longer than a body may stall.
+    return Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S), pipeline
 
 
 def _multipart() -> FormFile:
@@ -153,7 +157,7 @@ def _multipart() -> FormFile:
     boundary = request.mimetype_params.get("boundary", "")
     if request.mimetype != "multipart/form-data" or not boundary:
         raise UnsupportedType("Send the form as multipart/form-data, with its boundary.")
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, settings.BODY_TIMEOUT_S)
+    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
     return FormFile(pieces, boundary.encode("latin-1", "replace"), FORM_BYTES, required=False)
 
 
@@ -183,6 +187,7 @@ def list_events() -> Response:
 
 
 @blueprint.post("/events/list")
+@limited("appends")
 def publish() -> AnyResponse:
     query = Parameters("topic")
     topic = query.text("topic", "default", *_TOPIC)
@@ -192,7 +197,8 @@ def publish() -> AnyResponse:
     kept = Config("application/json", keep_events=current_app.extensions["settings"].NOTIFICATIONS_KEEP)
     log: Log = current_app.extensions["log"]
     try:
-        log.append(topics.path(topic), [json_event({"message": text}, "notification")], create=kept)
+        with current_app.extensions["kept"].making(callers.key(), topics.path(topic)):
+            log.append(topics.path(topic), [json_event({"message": text}, "notification")], create=kept)
     except StreamClosed as error:
         raise Conflict("This topic is closed.", parameter="topic") from error
     return redirect(f"/events/list?topic={topic}", 303)
@@ -210,7 +216,7 @@ def _fields() -> dict[str, list[str]]:
     if request.mimetype != "application/x-www-form-urlencoded":
         raise UnsupportedType("Send the form as application/x-www-form-urlencoded.")
     settings: Settings = current_app.extensions["settings"]
-    body = bodies.read_all(request.environ, FORM_BYTES, settings.BODY_TIMEOUT_S)
+    body = bodies.read_all(request.environ, FORM_BYTES, Slowest.of(settings))
     try:
         # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
         lines = body.decode().replace("%0D%0A", "%0A")

@@ -41,6 +41,8 @@ DOCUMENTS = {
     "security": "Security",
     "design": "Design",
 }
+_PLOT_NAME = re.compile("[a-z]{1,40}")
+PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 
 
@@ -48,6 +50,8 @@ _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 def secure(response: Response) -> Response:
     """Give a page the headers of every page, and gzip it."""
     page_policy.secure(response)
+    if request.endpoint == "pages.plot":
+        response.headers["Content-Security-Policy"] = PICTURE_POLICY
     response.headers["Cache-Control"] = "no-cache"
     response.vary.add("Accept-Encoding")
     if request.accept_encodings["gzip"] > 0 and response.status_code == 200:
@@ -166,6 +170,15 @@ def _document(name: str) -> str:
     documents = [(text, "/docs" if each == "http" else f"/docs/{each}") for each, text in DOCUMENTS.items()]
     # The only HTML that is not made by a template: of our own files, in which HTML is text (streaming/markup.py).
     return render_template("docs.html", document=shown, documents=documents, html=Markup(shown.html))
+
+
+@blueprint.get("/docs/plots/<name>.svg")
+def plot(name: str) -> Response:
+    """A picture of docs/performance.md. Opened by itself it has its own style, and still nothing that runs."""
+    path = ROOT / "docs" / "plots" / f"{name}.svg"
+    if not _PLOT_NAME.fullmatch(name) or not path.exists():
+        raise NotFound("There is no such plot.")
+    return Response(path.read_bytes(), content_type="image/svg+xml")
 
 
 @blueprint.get("/openapi.json")

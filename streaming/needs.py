@@ -111,7 +111,7 @@ def _nothing(asked: Asked) -> list[Need]:
 OPEN = frozenset(
     ("static", "assets.asset", "status.healthz", "status.readyz", "access.login", "access.logout", "access.login_page"),
 )
-_PAGES = ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "openapi")
+_PAGES = ("home", "events", "chat", "upload", "transform", "docs", "other_docs", "plot", "openapi")
 _ROUTES: Mapping[str, Callable[[Asked], list[Need]]] = {
     # Pages that hold nothing: whoever has a token may see them.
     **dict.fromkeys((f"pages.{name}" for name in _PAGES), _nothing),

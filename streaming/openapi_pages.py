@@ -23,7 +23,9 @@ def pages() -> Described:
         f"/{name}": {"get": operation("A page.", _PAGE, refused.get(name, ()), (), None, _REFUSED_IN)} for name in names
     }
     document = operation("A document as a page.", _PAGE, (404,), [path("name", text())], None, _REFUSED_IN)
-    return found | {"/docs/{name}": {"get": document}}
+    shown = {200: answer("A plot.", "image/svg+xml")}
+    plot = operation("A picture of a document.", shown, (404,), [path("name", text())], None, _REFUSED_IN)
+    return found | {"/docs/{name}": {"get": document}, "/docs/plots/{name}.svg": {"get": plot}}
 
 
 def forms() -> Described:

@@ -186,3 +186,15 @@ def test_the_page_of_streams_shows_one_without_a_script(client: FlaskClient) -> 
     assert 'href="/v1/stream/a%3Cb%3Ec"' in text
     assert "<b>" not in text
     assert "There is no stream at this path." in client.get("/streams?path=leases/x").get_data(as_text=True)
+
+
+def test_pictures_of_documents_are_served_beside_them(client: FlaskClient) -> None:
+    """What docs/performance.md shows is there for its page too; nothing else of the disk is, and nothing runs in it."""
+    pictures = sorted((ROOT / "docs" / "plots").glob("*.svg"))
+    for each in pictures:
+        answer = client.get(f"/docs/plots/{each.name}")
+        assert answer.data == each.read_bytes()
+        assert answer.content_type == "image/svg+xml"
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline';")
+    for name in ("nothing.svg", "..%2fimages%2fx.svg", "Makefile.svg", "nothing.png"):
+        assert client.get(f"/docs/plots/{name}").status_code == 404
