@@ -61,7 +61,6 @@ from streaming import (
     rate_limits,
     refusals,
     sent_limits,
-    wire,
 )
 from streaming.activity import Sampler
 from streaming.activity_reports import Reports
@@ -73,6 +72,7 @@ from streaming.errors import Problem, Unauthorized
 from streaming.intake import Intake
 from streaming.kept import Kept
 from streaming.leases import RENEW_S, Lease
+from streaming.links import links
 from streaming.shares import Shares
 from streaming.slowness import Slowest
 from streaming.url_tokens import WithoutUrlTokens
@@ -113,7 +113,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         # What one caller may see, a cache on the way must not give to another.
         settings = replace(settings, FILES_CACHE_CONTROL=f"private, {settings.FILES_CACHE_CONTROL}")
     app.extensions["settings"] = settings
-    wire.links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
+    links.configure(settings.SEND_TIMEOUT_S, settings.HEADERS_S)
     accounts.lines.configure(settings.STREAM_LOG)
     atexit.register(accounts.lines.flush)
     atexit.register(metrics.take)
@@ -132,7 +132,7 @@ def _open(app: Flask, settings: Settings) -> None:
     app.extensions["lease"] = lease = Lease(log)
     app.extensions["models"] = Models(settings)
     app.extensions["chats"] = Chats(log, lease, settings)
-    app.extensions["reports"] = Reports(log, lease.worker, Sampler(wire.links, settings.CHAT_CALLER_HEADER))
+    app.extensions["reports"] = Reports(log, lease.worker, Sampler(links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)

@@ -42,8 +42,8 @@ import relief
 from streaming import heads, runs
 from streaming.accounts import BEGAN
 from streaming.connections import RESPONSE
+from streaming.links import links
 from streaming.pace import Pace
-from streaming.wire import links
 
 FIRST_REQUEST_S = 1.0
 # Of the grace time, the master's own too: to mark what could not be finished, before it kills.

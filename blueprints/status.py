@@ -7,8 +7,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from stores.errors import StoreError
 from streaming import metrics as counted
-from streaming import wire
 from streaming.errors import Unavailable
+from streaming.links import links
 
 blueprint = Blueprint("status", __name__)
 
@@ -16,7 +16,7 @@ blueprint = Blueprint("status", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     # As the proxy in front asks: `flask doctor` finds one that speaks HTTP/1.0.
-    return jsonify(status="ok", streams=len(wire.links), protocol=request.environ.get("SERVER_PROTOCOL"))
+    return jsonify(status="ok", streams=len(links), protocol=request.environ.get("SERVER_PROTOCOL"))
 
 
 @blueprint.get("/metrics")
@@ -27,7 +27,7 @@ def metrics() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    if wire.links.draining:
+    if links.draining:
         raise Unavailable("This worker is going down.", retry_after_s=1)
     for name in ("log", "tables"):
         try:

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, current_app, request
 from settings import Settings
 from stores.base import Batch, Log, State
 from stores.errors import NoStream, StoreError, StreamGone
-from streaming import bodies, callers, durable, durable_answers, durable_errors, durable_reads, needs, wire
+from streaming import bodies, callers, durable, durable_answers, durable_errors, durable_reads, needs
 from streaming.body_limits import limited
 from streaming.chat_answers import chats
 from streaming.durable import Place
@@ -22,6 +22,7 @@ from streaming.errors import BadRequest, Conflict, Unavailable
 from streaming.events import Event
 from streaming.kept import Kept
 from streaming.leases import CHATS
+from streaming.links import links
 from streaming.quotas import Quota
 from streaming.response import respond
 from streaming.slowness import Slowest
@@ -109,7 +110,7 @@ def _caught_up(log: Log, path: str, place: Place, state: State) -> Response:
 
 def _polled(log: Log, path: str, place: Place, state: State) -> Response:
     settings = _settings()
-    if len(wire.links) >= settings.MAX_STREAMS:
+    if len(links) >= settings.MAX_STREAMS:
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
     batch = durable_reads.poll(log, path, place, state, settings.LONG_POLL_S, request.environ)
     asked = request.args.get("cursor", "")

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from streaming.links import Links
 from streaming.pace import Pace
-from streaming.wire import Links
 
 PATH = "/api/activity"
 # A write that has waited for its client for so long: the client is behind. A download is, always, and does not count.

@@ -21,7 +21,7 @@ from gevent.hub import Waiter
 
 from streaming.events import Event
 from streaming.framings import Framing
-from streaming.wire import links
+from streaming.links import links
 
 
 class Direct:

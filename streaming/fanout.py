@@ -29,9 +29,10 @@ from stores.base import Batch
 from stores.errors import StoreBusy, StreamClosed
 from streaming.accounts import tally
 from streaming.framings import Framing, Shareable, is_shareable
+from streaming.links import links
 from streaming.pace import Pace
 from streaming.readers import BUSY_S, READ_BYTES, Follow
-from streaming.wire import Link, links
+from streaming.wire import Link
 
 log = logging.getLogger("perennial.fanout")
 

@@ -28,10 +28,10 @@ from streaming.conditions import Validators
 from streaming.errors import RangeNotSatisfiable, Unavailable
 from streaming.fingerprints import Fingerprints, wants_sha256
 from streaming.folders import open_below
+from streaming.links import links
 from streaming.plain_files import respond_plainly
 from streaming.ranges import Resolution, Span
 from streaming.senders import FileBody
-from streaming.wire import links
 
 # What WSGI calls the fields that decide.
 _FIELDS = (

@@ -21,10 +21,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from streaming import metrics_folder, runs
 from streaming.accounts import Times, tally
+from streaming.links import links
 from streaming.memory import own_bytes
 from streaming.pace import Pace
 from streaming.readers import Follow
-from streaming.wire import links
 
 REGISTRY = CollectorRegistry()
 

@@ -33,6 +33,7 @@ from streaming.errors import EXPIRED, Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source
 from streaming.fanout import Parked, park
 from streaming.framings import Framing
+from streaming.links import links
 from streaming.pace import Pace
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
@@ -66,7 +67,7 @@ def respond(
     TooManyRequests when its caller has CALLER_STREAMS.
     """
     settings = current_app.extensions["settings"]
-    if len(wire.links) >= settings.MAX_STREAMS:
+    if len(links) >= settings.MAX_STREAMS:
         close(source)
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
     shares: Shares = current_app.extensions["streams"]
@@ -93,7 +94,7 @@ def _respond(
     leave: Leave,
 ) -> Response:
     settings = current_app.extensions["settings"]
-    if wire.links.draining and framing.drain is not None:
+    if links.draining and framing.drain is not None:
         close(source)
         raise Unavailable("The server is being restarted; try again.", retry_after_s=1)
     if durable and request.method != "HEAD":

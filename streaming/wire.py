@@ -4,16 +4,13 @@ Rules:
 - A stream is interrupted only while it waits in its source, never while it writes: half a chunk is never left behind.
 - Everything here needs gunicorn's gevent worker on plain HTTP/1.x. Elsewhere a ``Link`` knows nothing, and a gone
   client is noticed by the write that fails.
-- One epoll set per worker, under one gevent watcher on the epoll's own descriptor: 4 microseconds a stream, and no
-  byte of the connection is read.
+- Who hears of it is ``links``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import select
 import socket
 import struct
 import time
@@ -21,23 +18,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import gevent
-import gevent.monkey
 import gevent.socket
 
 from streaming.connections import RESPONSE, plain_socket, send_file
-from streaming.pace import Pace
-
-log = logging.getLogger("perennial.wire")
+from streaming.links import SWEEP_S, links
 
 Item = TypeVar("Item")
 
-_SWEEP_S = 2.0
 _TIMER_S = 3600.0
 # A client that takes its file this quickly may have this much of it queued (gunicorn.conf.py has what the others may):
 # a third less CPU. Of a file it is the page cache's own memory.
 _QUICK_S = 0.01
 _QUICK_BYTES = 2**20
-_EITHER_END = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 # Offset and length of tcpi_bytes_acked in struct tcp_info (linux/tcp.h, since Linux 4.1).
 _BYTES_ACKED = slice(120, 128)
 
@@ -242,7 +234,7 @@ class Link:
 
     def stalled(self, now: float, limit_s: float) -> bool:
         """Whether a write has waited for ``limit_s`` seconds in which the client acknowledged no byte."""
-        if self.socket is None or self._waiting or now - self._progress_at < _SWEEP_S:
+        if self.socket is None or self._waiting or now - self._progress_at < SWEEP_S:
             return False
         acked = int.from_bytes(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[_BYTES_ACKED], "little")
         if acked != self._acked:
@@ -268,104 +260,3 @@ class Link:
             return os.write(self.socket.fileno(), chunk) == len(chunk)
         except OSError:
             return False
-
-
-class Links:
-    """All open responses of this worker.
-
-    ``ended_bytes``, ``ended_events``: what those had that are no longer open. ``parked_bytes``, ``parked_events``: what
-    was written to parked connections by others; a link itself does not count it.
-    """
-
-    def __init__(self) -> None:
-        self.ended_bytes = self.ended_events = 0
-        self.parked_bytes = self.parked_events = 0
-        self.draining = False
-        self._open: set[Link] = set()
-        self._by_fd: dict[int, Link] = {}
-        self._epoll: Any = None
-        self._send_timeout_s = 30.0
-        # For the worker: how long the head of a connection's first request may take.
-        self.headers_s = 15.0
-        self._sweeper: Any = None
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Link]:
-        """Those that are open now; some may have ended before their turn."""
-        return iter(tuple(self._open))
-
-    def configure(self, send_timeout_s: float, headers_s: float) -> None:
-        self._send_timeout_s = send_timeout_s
-        self.headers_s = headers_s
-
-    def add(self, link: Link) -> None:
-        self._open.add(link)
-        if link.socket is not None:
-            if self._epoll is None:
-                self._start()
-            self._by_fd[link.socket.fileno()] = link
-            self._epoll.register(link.socket.fileno(), _EITHER_END)
-
-    def discard(self, link: Link) -> None:
-        self._open.discard(link)
-        if link.socket is not None and self._by_fd.get(fd := link.socket.fileno()) is link:
-            del self._by_fd[fd]
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(fd)
-
-    def watch(self, link: Link) -> None:
-        """Hear again of a connection whose client has closed its side, or both."""
-        self._epoll.modify(link.socket.fileno(), _EITHER_END)
-
-    def watch_closed(self, link: Link) -> None:
-        """From now on hear only of a connection that is closed both ways or reset."""
-        self._epoll.modify(link.socket.fileno(), select.EPOLLONESHOT)
-
-    def drain(self) -> None:
-        """End what its client will continue elsewhere; the rest goes on to its end."""
-        self.draining = True
-        for link in tuple(self._open):
-            gevent.get_hub().loop.run_callback(link.drain)
-
-    def sent(self, pace: Pace) -> tuple[int, int]:
-        """How many bytes and events all have been sent so far, those that have ended among them."""
-        moved, events = self.parked_bytes, self.parked_events
-        for link in self:
-            moved, events = moved + link.sent_bytes, events + link.events
-            pace.rest()
-        return moved + self.ended_bytes, events + self.ended_events
-
-    def slowest_s(self, now: float, pace: Pace) -> float:
-        """How long the client has acknowledged nothing whose write has waited longest."""
-        slowest = 0.0
-        for link in tuple(self._open):
-            slowest = max(slowest, link.blocked_s(now))
-            pace.rest()
-        return slowest
-
-    def _start(self) -> None:
-        hub = gevent.get_hub()
-        self._epoll = gevent.monkey.get_original("select", "epoll")()
-        self._watcher = hub.loop.io(self._epoll.fileno(), 1)
-        self._watcher.start(self._hung_up)
-        self._sweeper = gevent.spawn(self._sweep)
-
-    def _hung_up(self) -> None:
-        loop = gevent.get_hub().loop
-        for fd, mask in self._epoll.poll(0):
-            if link := self._by_fd.get(fd):
-                loop.run_callback(link.hung_up, not mask & (select.EPOLLHUP | select.EPOLLERR))
-
-    def _sweep(self) -> None:
-        """Cut those that do not read: each holds a greenlet, and the kernel's buffers."""
-        while True:
-            gevent.sleep(_SWEEP_S)
-            now = time.monotonic()
-            for link in [link for link in self._open if link.stalled(now, self._send_timeout_s)]:
-                log.info("a client that has not read for %g s is cut", self._send_timeout_s)
-                gevent.get_hub().loop.run_callback(link.give_up)
-
-
-links = Links()

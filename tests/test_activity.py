@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from streaming.activity import KINDS, Sample, Sampler, kind_of, total
-from streaming.wire import Links
+from streaming.links import Links
 from tests.harness import LiveServer, RawClient
 
 

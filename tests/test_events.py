@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from streaming import wire
+from streaming.links import links
 from tests.harness import LiveServer, RawClient, ServerSentEvent, eventually, parse_events
 
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -198,7 +198,7 @@ def test_a_closed_topic_ends_with_204(client: FlaskClient, query: str) -> None:
 @pytest.mark.parametrize("target", ["/api/events?follow=1", "/api/events?poll=1", "/api/sse?count=3"])
 def test_a_drain_is_told(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     """A stream that would be ended at once is not begun: a returning EventSource is told in events, others by a 503."""
-    monkeypatch.setattr(wire.links, "draining", True)
+    monkeypatch.setattr(links, "draining", True)
     first = client.get(target)
     assert (first.status_code, first.headers["Retry-After"]) == (503, "1")
     again = client.get(target, headers={"Last-Event-ID": "1", **SSE})

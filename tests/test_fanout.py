@@ -31,9 +31,10 @@ from streaming.durable_framings import DurableSSE
 from streaming.event_lines import Lines
 from streaming.events import Event, Source
 from streaming.framings import SSE, Framing
+from streaming.links import links
 from streaming.pace import Pace
 from streaming.readers import Follow
-from streaming.wire import Link, links
+from streaming.wire import Link
 from tests.clients import EventStream
 
 PATH = "notifications/a"

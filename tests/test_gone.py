@@ -14,8 +14,9 @@ from gevent import socket
 
 from streaming.events import Event, Source
 from streaming.framings import SSE
+from streaming.links import links
 from streaming.response import pump
-from streaming.wire import DUPLEX, END, Interrupted, Link, links
+from streaming.wire import DUPLEX, END, Interrupted, Link
 
 IDLE_S = 5.0
 

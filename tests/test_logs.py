@@ -484,6 +484,12 @@ def test_an_offset_is_a_number_and_a_life() -> None:
             offsets.to_number(bad, chain)
 
 
+def test_the_tail_of_an_empty_stream_is_its_start() -> None:
+    """Also where the chain names the one that holds nothing yet."""
+    assert offsets.of_number(0, [offsets.Segment(1, "aaaaaa", 0, 0)]) == START
+    assert offsets.of_number(0, []) == START
+
+
 def test_a_chain_of_forks_gives_each_number_the_life_of_who_holds_it() -> None:
     """A fork at 3 of a fork at 5: the numbers up to 3 are the first stream's, also when the one between holds none."""
     links = [offsets.Link(3, "ffffff", 3), offsets.Link(2, "bbbbbb", 5), offsets.Link(1, "aaaaaa", 0)]

@@ -16,6 +16,7 @@ from streaming.begun import Begun
 from streaming.errors import BadRequest, ClientLeft, Problem, StreamFailed, Unavailable
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Text
+from streaming.links import links
 from streaming.response import BLOCK_BYTES, pump, respond
 from streaming.shares import Shares
 from tests.harness import EventStream
@@ -57,11 +58,11 @@ def pumped(source: Source, framing: Any = None, **options: Any) -> Iterator[byte
 
 
 @pytest.fixture(autouse=True)
-def links() -> Iterator[None]:
+def none_left() -> Iterator[None]:
     """No test leaves a connection that is still watched."""
-    before = len(wire.links)
+    before = len(links)
     yield
-    assert len(wire.links) == before
+    assert len(links) == before
 
 
 # When what leaves

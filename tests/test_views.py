@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from settings import Settings
-from streaming import wire
 from streaming.compression import zstd
+from streaming.links import links
 from tests.harness import EventStream, ServerSentEvent, parse_events
 
 PROBLEM = "application/problem+json"
@@ -203,7 +203,7 @@ QUERIES = {"/api/stream": "interval=0", "/api/sse": "interval=0", "/api/stream-s
 def get_routes(app: Flask) -> list[str]:
     # What clients make, and what pages are made of, has tests of its own: tests/test_streams.py,
     # tests/test_tus_routes.py, tests/test_page_parts.py.
-    made = ("static", "streams.", "resumables.", "assets.", "pages.other_docs")
+    made = ("static", "streams.", "resumables.", "assets.", "pages.other_docs", "pages.plot")
     rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(made)]
     bind = app.url_map.bind("localhost")
     return [
@@ -226,7 +226,7 @@ def test_head_says_what_get_says(app: Flask, client: FlaskClient, settings: Sett
             assert head.status_code == get.status_code, path
             assert get.status_code in (200, 204), path
             assert dict(head.headers) == {name: text for name, text in get.headers.items() if name not in MADE}, path
-    assert len(wire.links) == 0
+    assert len(links) == 0
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/api/nothing", "/api/download", "/api/upload-progress/a/b"])
@@ -736,7 +736,7 @@ def test_the_server_lives_and_is_ready(client: FlaskClient) -> None:
 
 def test_a_worker_that_drains_is_not_ready(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After, so that a balancer looks elsewhere; it still lives."""
-    monkeypatch.setattr(wire.links, "draining", True)
+    monkeypatch.setattr(links, "draining", True)
     response = client.get("/readyz")
     assert response.headers["Retry-After"]
     problem(response, 503)

@@ -15,7 +15,8 @@ import gevent
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_greenlets.add)
 
-from streaming import leases, runs, wire  # noqa: E402  # after it: theirs are counted, too
+from streaming import leases, runs  # noqa: E402  # after it: theirs are counted, too
+from streaming.links import links  # noqa: E402
 from wsgi import app  # noqa: E402
 
 _served: Any = app.wsgi_app
@@ -35,7 +36,7 @@ def _held() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "worker": app.extensions["lease"].worker,
-        "streams": len(wire.links),
+        "streams": len(links),
         "runs": runs.running(),
         "marks": marks,
         "greenlets": Counter(_name(each) for each in list(_greenlets) if not each.dead),
