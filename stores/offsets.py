@@ -60,7 +60,7 @@ def segments(links: Iterable[Link], tail: int) -> list[Segment]:
 
 def of_number(number: int, chain: Sequence[Segment]) -> str:
     """Return the offset of event ``number``; 0 is START."""
-    if number and chain and number == chain[-1].upto:  # the tail, which is asked for most
+    if chain and chain[-1].after < number == chain[-1].upto:  # the tail, which is asked for most
         return write(number, chain[-1].life)
     life = next((each.life for each in chain if each.after < number <= each.upto), "")
     return write(number, life) if number else START
