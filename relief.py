@@ -94,7 +94,7 @@ class Relief:
         staff = self._arbiter.WORKERS
         self._dismissed &= staff.keys()  # the number of one that has ended may be another's one day
         workers = [worker for pid, worker in staff.items() if pid not in self._dismissed]
-        leaving = [worker for worker in workers if worker.stage.get() in (ASKING, RELIEVED)]
+        leaving = [worker for worker in workers if _stage(worker) in (ASKING, RELIEVED)]
         # In the reload itself gunicorn tells all old ones to go, as more than there are to be.
         extra = len(leaving) + (0 if self._reloading else len(staff) - len(workers))
         if extra != self._extra:
@@ -104,7 +104,7 @@ class Relief:
         if self._reloading:
             self._reloading = False
             self._hurry()
-        serving = sum(worker.stage.get() == SERVING for worker in workers)
+        serving = sum(_stage(worker) == SERVING for worker in workers)
         if serving >= self._arbiter.num_workers - self._extra:
             for worker in leaving:
                 worker.stage.set(RELIEVED)
@@ -114,3 +114,9 @@ class Relief:
         self._aged = [worker for pid, worker in self._arbiter.WORKERS.items() if pid in self._dismissed]
         for worker in self._aged:
             worker.age += _AGES
+
+
+def _stage(worker: Any) -> int:
+    """Who is of another worker class than ours has none, and is never relieved."""
+    stage: Stage | None = getattr(worker, "stage", None)
+    return SERVING if stage is None else stage.get()

@@ -158,6 +158,17 @@ def test_a_reload_keeps_the_master_at_work(live_server: Callable[..., LiveServer
 
 
 @pytest.mark.slow
+def test_another_worker_class_is_left_to_gunicorn(live_server: Callable[..., LiveServer]) -> None:
+    """Its master lives on, which looks at its workers once a second, and reloads it."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-class gthread --threads 4")
+    with pytest.raises(AssertionError, match="did not end"):
+        server.wait_exit(2.5)
+    before = set(server.pids())
+    server.signal(signal.SIGHUP)
+    eventually(lambda: server.pids() and not before & set(server.pids()) and server.answers(), 30.0, "a new worker")
+
+
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(live_server: Callable[..., LiveServer]) -> None:
     """Its loop stands still: it is killed after the time-out, its reader sees a cut and goes on with the next one."""
     server = live_server(GUNICORN_CMD_ARGS="--timeout 4", HEARTBEAT_S=3600)
