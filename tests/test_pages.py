@@ -96,7 +96,7 @@ def test_policy(client: FlaskClient) -> None:
         assert policy["form-action"] == "'self'"
         assert "unsafe" not in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(("path", "status"), [("/video?id=nothing", 404), ("/export?table=nothing", 404)])
