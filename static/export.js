@@ -40,6 +40,7 @@ function addCondition() {
   part("operator").addEventListener("change", ({ target }) => (part("value").hidden = target.value.endsWith("null")));
   part("remove").addEventListener("click", () => {
     condition.remove();
+    byId("add").focus();
     update();
   });
   byId("conditions").append(condition);

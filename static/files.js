@@ -24,7 +24,9 @@ more?.addEventListener("click", async (event) => {
     const response = await fetch(`/api/files?${new URLSearchParams({ after: more.dataset.after })}`);
     if (!response.ok) throw new Error(await explain(response));
     const { files, after } = await response.json();
-    list.append(...files.map(row));
+    const rows = files.map(row);
+    list.append(...rows);
+    if (!after && document.activeElement === more) rows[0]?.querySelector("a").focus();
     more.hidden = !after;
     more.dataset.after = after ?? "";
     say(byId("state"), "");

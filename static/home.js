@@ -99,7 +99,7 @@ class Card {
 
   #pluggable(can) {
     const button = this.#part("[data-action=plug]");
-    if (button) button.disabled = !can;
+    button?.setAttribute("aria-disabled", !can); // not disabled, which would lose its focus
   }
 
   #label(verb) {

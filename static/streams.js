@@ -20,10 +20,13 @@ async function list(after = "") {
   const response = await ask(`/api/streams?${query}`);
   const { streams, after: next } = await response.json();
   const items = streams.map(row);
+  const focused = document.activeElement?.id === "more";
   if (after) byId("list").append(...items);
   else byId("list").replaceChildren(...items);
+  byId("empty").textContent = byId("prefix").value ? "No path begins with this." : "No stream yet.";
   byId("empty").hidden = byId("list").children.length > 0;
   more(next);
+  if (focused) items[0]?.querySelector("a").focus();
 }
 
 function row(stream) {
@@ -186,6 +189,7 @@ byId("delete").addEventListener("click", doing("made", async () => {
   byId("none").hidden = false;
   byId("none").textContent = "Choose a stream, or make one.";
   history.replaceState(null, "", "/streams");
+  byId("path").focus();
   await list();
   return `${gone} is deleted.`;
 }));

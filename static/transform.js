@@ -113,7 +113,10 @@ function draw() {
     ...chain.map((name, place) => {
       const item = make("li");
       const button = make("button", `${name} ×`, { type: "button", className: "quiet", ariaLabel: `Remove ${name}` });
-      button.addEventListener("click", () => change(() => chain.splice(place, 1)));
+      button.addEventListener("click", () => {
+        change(() => chain.splice(place, 1));
+        byId("add").focus();
+      });
       item.append(button);
       return item;
     }),

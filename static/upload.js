@@ -4,6 +4,8 @@
 // - What has been stored is the server's own count, told by its progress stream; the browser's is only what it has sent.
 // - Where an upload can be continued is kept by tus-js-client in localStorage: for this page after a reload, and for
 //   every other tab, which shows it and does not touch it while its own tab is there (Web Locks, where there are any).
+// - A row's sentence changes ten times a second: a screen reader is told the turns of an upload only, in the one live
+//   region of the page.
 // - A browser has six connections to a server (HTTP/1.1): no more than WATCHED rows follow their stream.
 
 import { byId, make, say, sentence, size } from "./stream.js";
@@ -79,10 +81,16 @@ class Row {
     say(this.#part(".state"), text, failed);
   }
 
+  /** Say what has become of it, also to those who do not see the row. */
+  #tell(text, failed = false) {
+    this.say(text, failed);
+    say(byId("state"), `${this.name}: ${text}`, failed);
+  }
+
   #start() {
     this.#paused = false;
     this.#part(".pause").textContent = "Pause";
-    this.say("Uploading");
+    this.#tell("Uploading");
     this.#upload.start();
   }
 
@@ -90,7 +98,7 @@ class Row {
     this.#paused = true;
     this.#part(".pause").textContent = "Resume";
     await this.#upload.abort();
-    this.say("Paused: what has been stored stays.");
+    this.#tell("Paused: what has been stored stays.");
   }
 
   async #cancel() {
@@ -121,7 +129,7 @@ class Row {
       this.#stored(url);
     });
     this.#progress.addEventListener("failed", ({ data }) => {
-      this.say(JSON.parse(data).error, true);
+      this.#tell(JSON.parse(data).error, true);
       this.#unwatch();
       forget(this.url);
     });
@@ -162,14 +170,16 @@ class Row {
       : "The connection was lost.";
     this.#paused = true;
     this.#part(".pause").textContent = "Resume";
-    this.say(`${why} What has been stored stays.`, true);
+    this.#tell(`${why} What has been stored stays.`, true);
   }
 
   remove() {
     this.#unwatch();
     this.#release();
     rows.delete(this.url);
+    const focused = this.#element.contains(document.activeElement);
     this.#element.remove();
+    if (focused) byId("file").focus();
     byId("running").hidden = !byId("uploads").children.length;
     for (const row of rows.values()) row.#watch();
   }

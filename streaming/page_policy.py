@@ -11,7 +11,9 @@ def secure(response: Response) -> Response:
     """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
     assets: Assets = current_app.extensions["assets"]
     response.headers["Content-Security-Policy"] = policy(assets.style_source)
-    response.headers["Referrer-Policy"] = "no-referrer"
+    # Not "no-referrer": by plain HTTP, where browsers send no Sec-Fetch-Site, the forms of our own pages would come
+    # from the origin "null" (Fetch Standard, 3.1.3), and be refused as somebody else's.
+    response.headers["Referrer-Policy"] = "same-origin"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 

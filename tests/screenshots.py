@@ -83,11 +83,21 @@ def picture(browser: Browser, server: LiveServer, name: str, look: str, path: Pa
     url, prepare = PAGES[name]
     page.goto(url)
     prepare(page)
+    if whole:
+        show_all(page)
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, full_page=whole)
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     print(f"{path.name}: {'' if wide <= 0 else f'{wide} px too wide'}")
     context.close()
+
+
+def show_all(page: Page) -> None:
+    """Make the window as high as the page: what is laid out when it is seen has its height only then."""
+    for _ in range(2):
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": page.evaluate("innerWidth"), "height": height})
+        page.wait_for_timeout(300)
 
 
 def run_cards(page: Page) -> None:
@@ -164,14 +174,14 @@ def submit(page: Page, form: str, **fields: str) -> None:
 def upload_slowly(page: Page) -> None:
     throttle(page, upload_per_s=100_000)
     file = {"name": "a-name-that-is-rather-long-" * 4 + ".bin", "mimeType": "", "buffer": bytes(2**20)}
-    page.set_input_files("#file", [file])  # type: ignore[list-item]  # as playwright's docs have it
+    page.set_input_files("#file", [file])
     page.click("#send")
     page.get_by_text("s left").wait_for()
 
 
 def upload_two(page: Page) -> None:
     files = [{"name": name, "mimeType": "", "buffer": b"x" * 5000} for name in ("notes.txt", "Grüße – 川.bin")]
-    page.set_input_files("#file", files)  # type: ignore[arg-type]  # as above
+    page.set_input_files("#file", files)
     page.click("#send")
     page.locator("#files li").nth(1).wait_for()
 

@@ -373,6 +373,15 @@ def test_a_page_of_another_origin_cannot_send_a_form(client: FlaskClient) -> Non
         assert client.post(path, data={"message": "x"}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 
 
+def test_a_form_by_plain_http_says_where_it_comes_from(client: FlaskClient) -> None:
+    """Browsers send no Sec-Fetch-Site there, and under the policy "no-referrer" the origin "null" for a form (Fetch
+    Standard, 3.1.3), which nobody trusts; under "same-origin" it is the page's own."""
+    assert client.get("/chat").headers["Referrer-Policy"] == "same-origin"
+    for origin, status in (("http://localhost", 303), ("null", 403), ("http://evil.example", 403)):
+        answer = client.post("/events/list", data={"message": "x"}, headers={"Origin": origin})
+        assert answer.status_code == status, origin
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/video?id=nothing", "/export?table=nothing", "/docs/nothing"])
 def test_what_is_not_there_is_a_page_for_a_browser(client: FlaskClient, path: str) -> None:
     """With its status and the page's policy; a program gets the problem, and so does whoever asks the API."""

@@ -58,52 +58,45 @@ def notifications(page: Any) -> list[str]:
 # Every page
 
 
+INLINE = """() => [...document.querySelectorAll("*")].filter(element =>
+    element.matches("script:not([src]), [style]") || [...element.attributes].some(({name}) => name.startsWith("on"))
+).map(({outerHTML}) => outerHTML)"""
+UNNAMED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, progress, button")]
+    .filter(({labels, ariaLabel}) => !labels?.length && !ariaLabel)
+    .filter(control => !control.matches("button") || !control.textContent.trim())
+    .map(({outerHTML}) => outerHTML)"""
+
+
 @pytest.mark.parametrize("path", PAGES)
-def test_page_loads(page: Any, path: str) -> None:
-    """A page loads without an error, and holds no inline script or handler, and no style but its own sheet."""
+def test_every_page(page: Any, path: str) -> None:
+    """A page loads without an error; it holds no inline script or handler, and no style but its own sheet; every
+    control has a name for a screen reader; it fits a screen of 320 pixels without scrolling sideways."""
     answer = page.goto(path)
     assert answer.status == 200
     expect(page.locator("h1")).to_be_visible()
-    inline = "[...document.querySelectorAll('*')].filter(e => e.matches('script:not([src]), [style]')"
-    assert page.evaluate(f"{inline} || [...e.attributes].some(a => a.name.startsWith('on'))).length") == 0
+    assert page.evaluate(INLINE) == []
     sheet = page.locator("style")
     assert sheet.count() == 1
     digest = base64.b64encode(hashlib.sha256(sheet.text_content().encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}';" in answer.headers["content-security-policy"]
     assert page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_policy(client: FlaskClient, path: str) -> None:
-    """A page's policy allows its own host only, nothing inline but the style of one hash, and no frame around it."""
-    headers = client.get(path).headers
-    policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
-    assert policy["default-src"] == "'self'"
-    assert re.fullmatch("'sha256-[A-Za-z0-9+/]{43}='", policy["style-src"])
-    assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
-    assert policy["form-action"] == "'self'"
-    assert "unsafe" not in headers["Content-Security-Policy"]
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "no-referrer"
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_narrow_screen(page: Any, path: str) -> None:
-    """A page fits a screen of 320 pixels without scrolling sideways."""
+    assert page.evaluate(UNNAMED) == []
     page.set_viewport_size({"width": 320, "height": 640})
-    page.goto(path)
     assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_controls_have_names(page: Any, path: str) -> None:
-    """Every control can be named by a screen reader."""
-    page.goto(path)
-    controls = "[...document.querySelectorAll('input:not([type=hidden]), textarea, select, progress, button')]"
-    unnamed = (
-        f"{controls}.filter(e => !(e.labels?.length || e.ariaLabel || e.matches('button') && e.textContent.trim()))"
-    )
-    assert page.evaluate(f"{unnamed}.map(e => e.outerHTML)") == []
+def test_policy(client: FlaskClient) -> None:
+    """A page's policy allows its own host only, nothing inline but the style of one hash, and no frame around it."""
+    for path in PAGES:
+        headers = client.get(path).headers
+        policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
+        assert policy["default-src"] == "'self'"
+        assert re.fullmatch("'sha256-[A-Za-z0-9+/]{43}='", policy["style-src"])
+        assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
+        assert policy["form-action"] == "'self'"
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(("path", "status"), [("/video?id=nothing", 404), ("/export?table=nothing", 404)])
@@ -311,10 +304,21 @@ RECORD = """name => {
 }"""
 
 
+SAID = """() => {
+    window.said = [];
+    new MutationObserver(changes => changes.forEach(({target}) => {
+        const live = target.closest?.("[role=status], [role=alert], [aria-live=polite]");
+        if (live) window.said.push(live.textContent);
+    })).observe(document.querySelector("main"), {childList: true, subtree: true});
+}"""
+
+
 def test_upload(page: Any) -> None:
-    """Both bars move while the file is on its way, and the link at the end gives the same bytes."""
+    """Both bars move while the file is on its way, of which a screen reader is told the beginning and the end; the
+    link at the end gives the same bytes."""
     content = os.urandom(2 * 2**20)
     page.goto("/upload")
+    page.evaluate(SAID)
     throttle(page, upload_per_s=2 * 2**20)
     for name in ("sent", "stored"):
         page.evaluate(RECORD, name)
@@ -326,6 +330,7 @@ def test_upload(page: Any) -> None:
         assert any(0 < value < len(content) for value in page.evaluate(name)), f"{name} showed no progress"
     assert page.request.get(link.get_attribute("href")).body() == content
     expect(page.locator("#uploads li")).to_have_count(0)
+    assert page.evaluate("said") == ["Grüße – 川.bin: Uploading", "Stored Grüße – 川.bin."]
 
 
 def test_upload_several(page: Any) -> None:

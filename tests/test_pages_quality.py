@@ -78,6 +78,30 @@ def test_every_page_by_keyboard(page: Any) -> None:
         assert page.evaluate("document.activeElement.id") == "main"
 
 
+def test_the_focus_stays_where_somebody_works(page: Any) -> None:
+    """By keyboard alone: what is pressed keeps the focus, and what is taken away gives it to its neighbour."""
+
+    def focused() -> str:
+        return str(page.evaluate("document.activeElement.id || document.activeElement.dataset.action"))
+
+    page.goto("/")
+    card = page.locator(".card").first
+    card.locator("[data-action=start]").press("Enter")
+    expect(card.locator(".picture")).to_contain_text("Chunk 0")
+    card.locator("[data-action=plug]").press("Enter")
+    expect(card.locator(".state")).to_contain_text("Unplugged")
+    assert focused() == "plug"
+    expect(card.locator(".state")).to_contain_text("resumed after")
+    assert focused() == "plug"
+    page.goto("/export")
+    page.locator("#add").press("Enter")
+    page.get_by_label("Remove this condition").press("Enter")
+    assert focused() == "add"
+    page.goto("/transform")
+    page.get_by_label("Remove upper").press("Enter")
+    assert focused() == "add"
+
+
 def test_a_restart_is_told_and_survived(browser: Any, live_server: Any) -> None:
     """The status goes from connected to error and back when the server is restarted under the page."""
     server: LiveServer = live_server()
