@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -53,6 +54,7 @@ def main() -> int:
         arguments.error(f"{', '.join(unknown)} is no part")
     if asked.quick and not asked.print and asked.docs == ROOT / "docs":
         arguments.error("--quick makes no figures for the docs: --print, or --docs with another folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by the way of an exception: every server is ended
     docs = None if asked.print else asked.docs
     report = Report(docs)
     report.say(*head())
