@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import chat, crowds, exports, files, growth, plain_flask, promises, transforms, uploads
+from bench import chat, crowds, exports, files, growth, plain_flask, plan, promises, transforms, uploads
 from bench.ground import Ground
 from bench.report import Report, head, merged
 from settings import ROOT
@@ -61,6 +61,9 @@ def main() -> int:
     measure(report, [PARTS[name] for name in asked.parts or PARTS], asked.quick)
     if docs is not None:
         write(docs / "performance.md", report)
+    if docs == ROOT / "docs":
+        with report.attempt("the plan of docs/operations.md"):
+            plan.renew()
     return 1 if report.failures else 0
 
 
