@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import chat, crowds, exports, files, growth, paint, plain_flask, promises, transforms, uploads
+from bench import chat, crowds, exports, files, growth, paint, plain_flask, plan, promises, transforms, uploads
 from bench.ground import Ground
 from bench.report import Report, head, merged
 from settings import ROOT
@@ -54,12 +55,16 @@ def main() -> int:
         arguments.error(f"{', '.join(unknown)} is no part")
     if asked.quick and not asked.print and asked.docs == ROOT / "docs":
         arguments.error("--quick makes no figures for the docs: --print, or --docs with another folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by the way of an exception: every server is ended
     docs = None if asked.print else asked.docs
     report = Report(docs)
     report.say(*head())
     measure(report, [PARTS[name] for name in asked.parts or PARTS], asked.quick)
     if docs is not None:
         write(docs / "performance.md", report)
+    if docs == ROOT / "docs":
+        with report.attempt("the plan of docs/operations.md"):
+            plan.renew()
     return 1 if report.failures else 0
 
 

@@ -7,12 +7,15 @@ not depend on the number a flat one; a bend is where one of them hands over to t
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
-# Two slopes nearer to each other than this are one: a tenth more or less for each doubling is what runs differ by.
-SAME = 0.2
+# Two slopes nearer to each other than this are one: a fifth more or less for each doubling is what runs differ by.
+SAME = 0.3
+# Two lines must leave less than this share of one line's squared error.
+BETTER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +36,21 @@ def bend(points: Sequence[Point]) -> Bend | None:
     fits = [(*_hinge(logs, knot), knot) for knot in range(1, len(logs) - 1)]
     if not fits:
         return None
-    _, before, after, knot = min(fits)
-    return Bend(points[knot][0], 2**before, 2**after) if abs(after - before) >= SAME else None
+    error, before, after, knot = min(fits)
+    if abs(after - before) < SAME or error > BETTER * _line(logs)[0]:
+        return None
+    return Bend(points[knot][0], 2**before, 2**after)
 
 
 def doubling(points: Sequence[Point]) -> float:
     """By what each doubling of x multiplies y, over all points: one straight line."""
-    xs, ys = zip(*((math.log(x), math.log(y)) for x, y in points), strict=True)
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    return float(2 ** (sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread))
+    return float(2 ** _line([(math.log(x), math.log(y)) for x, y in points])[1])
+
+
+def _line(logs: list[Point]) -> tuple[float, float]:
+    """Return the squared error of one line, and its slope."""
+    slope, height = statistics.linear_regression(*zip(*logs, strict=True))
+    return sum((y - height - slope * x) ** 2 for x, y in logs), slope
 
 
 def _hinge(logs: list[Point], knot: int) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Exports from SQLite and PostgreSQL, beside ``psql \\copy``, Datasette and sqlite3 alone, in the same run.
+"""Exports from SQLite and PostgreSQL, beside ``psql \\copy``, Datasette and SQLite alone, in the same run.
 
 Rules:
 - Whole processes in turn, so that a machine that changes its speed changes all.
@@ -31,7 +31,11 @@ from tests.postgres_server import PostgresServer, programs
 FIRST_BYTES = 20
 _COLUMNS = "id, name, email, created_at"
 _FORMATS = ("csv", "ndjson", "json")
-_PSQL, _DATASETTE, _ALONE = "psql \\copy to a pipe", "Datasette, streamed CSV", "sqlite3 in Python, stepping alone"
+_PSQL, _DATASETTE, _ALONE = (
+    "psql \\copy to a pipe",
+    "Datasette, streamed CSV",
+    "SQLite alone: each column read, no line made",
+)
 
 
 def exports(ground: Ground) -> None:
@@ -86,7 +90,7 @@ def _speed(
 
 
 def _limit(ground: Ground, times: dict[str, list[float]], name: str, bare: str) -> Limit:
-    """A row's time. Stepping is no floor under all ways: a query that joins many rows into one steps seldom."""
+    """A row's time."""
     ours, base = ([s / ground.rows * 1e6 for s in times[each]] for each in (name, bare))
     return Limit(f"{name}: a row", bare, ours, base, "µs")
 
@@ -147,11 +151,12 @@ def _piped(command: list[str]) -> float:
 
 
 def stepped_s(database: Path, rows: int) -> float:
-    """Seconds of sqlite3 alone: every row is made, and thrown away."""
+    """Seconds of SQLite alone: it steps through the rows and reads their columns, and Python sees none of them."""
+    read = " + ".join(f"length({name})" for name in _COLUMNS.split(", "))
+    query = f"SELECT sum({read}) FROM (SELECT {_COLUMNS} FROM people ORDER BY id LIMIT ?)"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         began = time.perf_counter()
-        for _ in connection.execute(f"SELECT {_COLUMNS} FROM people ORDER BY id LIMIT ?", (rows,)):
-            pass
+        connection.execute(query, (rows,)).fetchone()
         return time.perf_counter() - began
 
 

@@ -99,7 +99,7 @@ def _rows_a_second(server: LiveServer, database: Path, count: int) -> dict[str, 
     ways = {
         "CSV": lambda: _export_s(server, "csv", count),
         "NDJSON": lambda: _export_s(server, "ndjson", count),
-        "sqlite3 stepping alone": lambda: exports.stepped_s(database, count),
+        "SQLite alone: columns read, no line made": lambda: exports.stepped_s(database, count),
     }
     times = in_turn(ways, max(1, min(20, ROWS // count)))
     return {name: count / statistics.median(each) for name, each in times.items()}

@@ -64,6 +64,8 @@ def workers(ground: Ground, counts: tuple[int, ...]) -> Grown:
         Curve(name, tuple((count, speed[n] / speeds[0][n]) for count, speed in zip(counts, speeds, strict=True)))
         for n, name in enumerate(names)
     ]
+    cores = os.cpu_count()
+    most, best = max((speed[0] / speeds[0][0], count) for count, speed in zip(counts, speeds, strict=True))
     return Grown(
         "Workers: throughput, as a multiple of one worker's",
         ("workers", "times one worker's throughput"),
@@ -73,7 +75,7 @@ def workers(ground: Ground, counts: tuple[int, ...]) -> Grown:
         ("workers", "rows a second", "times one's", "empty views a second", "times one's"),
         rows,
         lambda value: f"{value:.2f} times one worker's",
-        more=f"The machine has {os.cpu_count()} cores, on which the clients work too: more workers do not help.",
+        more=f"The most, {most:.2f} times, is with {best} workers: the machine has {cores} cores, and clients on them.",
     )
 
 

@@ -2,7 +2,8 @@
 
 Rules:
 - No figure is made here but by arithmetic from a measured one, from a default of the settings, or from a stated wish.
-- ``--write`` puts the result into docs/operations.md; a test holds it there to what this computes.
+- ``--write`` puts the result into docs/operations.md, as the bench does when it has written its own; a test holds it
+  there to what this computes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import math
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from settings import ROOT, Settings
 
@@ -113,16 +113,17 @@ def plan(measured: Measured) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    text = plan(read(PERFORMANCE.read_text()))
     if parser.parse_args().write:
-        _write(OPERATIONS, text)
+        renew()
     else:
-        print(text)
+        print(plan(read(PERFORMANCE.read_text())))
 
 
-def _write(path: Path, text: str) -> None:
-    before, _, rest = path.read_text().partition(BEGIN)
-    path.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+def renew() -> None:
+    """Put the plan that follows from docs/performance.md into docs/operations.md. Raises as ``read`` does."""
+    text = plan(read(PERFORMANCE.read_text()))
+    before, _, rest = OPERATIONS.read_text().partition(BEGIN)
+    OPERATIONS.write_text(before + BEGIN + text + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

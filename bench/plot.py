@@ -164,12 +164,12 @@ def _bend(plot: Plot, x: Axis) -> Iterator[str]:
 
 
 def _legend(plot: Plot) -> Iterator[str]:
-    """In one line below the title; a letter is some 7 pixels wide."""
+    """In one line below the title; a letter is some 7.5 pixels wide."""
     at = float(LEFT + 6)
     for number_, curve in enumerate(plot.curves):
         yield f'<path class="c{number_ % 4}" transform="translate({at:.0f},46)" d="{_MARKS[number_ % 4]}"/>'
         yield f'<text x="{at + 12:.0f}" y="50">{escape(curve.name)}</text>'
-        at += 40 + 7 * len(curve.name)
+        at += 40 + 7.5 * len(curve.name)
 
 
 def _curve(curve: Curve, colour: str, mark: str, x: Axis, y: Axis) -> Iterator[str]:

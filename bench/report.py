@@ -8,17 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import platform
-import sqlite3
-import subprocess
 import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
+from bench import versions
 from settings import ROOT
 
 
@@ -42,7 +39,9 @@ class Report:
         began = time.monotonic()
         with self.attempt("this part"):
             yield
-        self.say("", f"Measured in {time.monotonic() - began:.0f} s at commit {_commit()} on {_machine()}.")
+        self.say(
+            "", f"Measured in {time.monotonic() - began:.0f} s at commit {versions.commit()} on {versions.machine()}."
+        )
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -90,7 +89,6 @@ def reason_of(error: Exception) -> str:
 
 def head() -> list[str]:
     """Return how the report begins: with what it was measured."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("flask", "gunicorn", "gevent", "openai", "msgspec"))
     return [
         "# Performance",
         "",
@@ -98,22 +96,11 @@ def head() -> list[str]:
         "A ratio is the median of pairs that were measured in turn, with the least and the most of them behind it, or, "
         "of ten pairs and more, the ends of their middle half.",
         "",
-        f"- Machine: {_machine()}, {platform.system()} {platform.release()}",
-        f"- Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {packages}",
+        f"- Machine: {versions.machine()}, {platform.system()} {platform.release()}",
+        f"- {versions.packages()}",
+        f"- Beside it, where they are there: {', '.join(versions.peers())}",
         "- One worker where nothing else is said, logs at WARNING, clients on the same machine",
     ]
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "none yet"
-
-
-def _machine() -> str:
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpus if "model name" in line), "?")
-    return f"{os.cpu_count()} cores of {model}"
 
 
 def merged(before: str, made: str, titles: Iterable[str]) -> str:

@@ -38,6 +38,8 @@ def test_what_runs_differ_by_is_no_bend() -> None:
     """A tenth up and down around a flat line is noise."""
     noise = (1.0, 0.92, 1.05, 0.95, 1.08, 1.0, 0.93, 1.06, 0.97)
     assert bend([(x, 10 * y) for x, y in zip(XS, noise, strict=True)]) is None
+    wild = (1.0, 1.8, 0.6, 1.7, 0.5, 1.6, 0.7, 1.9, 0.5)
+    assert bend([(x, 10 * y) for x, y in zip(XS, wild, strict=True)]) is None, "two lines fit no better than one"
 
 
 @pytest.mark.parametrize("count", [1, 2])
