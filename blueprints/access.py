@@ -141,7 +141,7 @@ def _token() -> tuple[str, MultiDict[str, str] | None]:
     body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
     try:
         return msgspec.json.decode(body, type=_Login).token.strip(), None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest('Send the token in Authorization, in a form, or as JSON: {"token": "…"}.') from None
 
 

@@ -69,7 +69,7 @@ def read(message: sse.Message) -> Chunk:
     """Return what the message says. Raises StreamFailed for what is no chunk, and for an error."""
     try:
         chunk = _decode_chunk(message.data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StreamFailed("The model sent something that is no answer.") from error
     if chunk.error is not None or "error" in (chunk.object, message.event):
         log.warning("the model's server reported an error in its answer: %.300r", message.data)

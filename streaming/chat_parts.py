@@ -66,7 +66,7 @@ class Call:
     def input(self) -> Any:
         try:
             return msgspec.json.decode(self.arguments or "{}")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             return self.arguments
 
 

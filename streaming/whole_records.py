@@ -98,6 +98,9 @@ class Records:
 
     def _begun(self, text: str) -> Iterator[str]:
         """Yield the records of a text that may end in the middle of one."""
+        if not self._quoted:
+            yield from text.split("\n")[:-1]
+            return
         at = 0
         while (found := _RECORD.match(text, at)) is not None:
             yield found[1]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,14 @@ def test_calls_of_tools_arrive_as_they_were_written(events: list[Event]) -> None
     calls = whole.whole()["choices"][0]["message"].get("tool_calls", [])
     assert streamed == asked
     assert {call["id"]: call["function"]["arguments"] for call in calls} == {k: v or "{}" for k, v in asked.items()}
+
+
+@pytest.mark.parametrize("arguments", ["{", "[" * 100_000])
+def test_arguments_that_are_no_json_stay_text(arguments: str) -> None:
+    """A model may call a tool with anything: it is passed on as it came."""
+    call = json_event({"index": 0, "id": "call_0", "name": "f", "arguments": arguments}, "tool-call")
+    (told,) = (part for part in kept([call]) if part.type == "tool-input-available")
+    assert msgspec.json.decode(told.data)["input"] == arguments
 
 
 def test_a_cursor_is_in_every_frame_and_that_of_the_end_is_told() -> None:

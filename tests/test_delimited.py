@@ -243,6 +243,15 @@ def test_what_is_no_ndjson_is_named(text: str, sentence: str) -> None:
 def test_bytes_that_are_no_utf_8() -> None:
     """In a string, where JSON's own reader would look last."""
     assert same(NDJSONToCSV, b'{"a":"\xc3\xa9"}\n{"a":"\xff"}\n', [7]) == "Byte 17 of the body is not UTF-8."
+    assert same(NDJSONToCSV, b'"\n\x9f\n') == "Line 1 is no JSON object."
+
+
+def test_a_quote_in_a_line_hides_none_before_a_wrong_byte() -> None:
+    """What comes before a byte that is not UTF-8 is there; in NDJSON a quote with a backslash opens nothing."""
+    made: list[bytes] = []
+    with pytest.raises(ValueError, match="Byte 27 of the body"):
+        made.extend(NDJSONToCSV().decode(b'{"a":"\\""}\n{"a":"b"}\n{"a":"\xff"}\n'))
+    assert b"".join(made) == b'a\r\n""""\r\nb\r\n'
 
 
 # There and back

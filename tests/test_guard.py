@@ -350,6 +350,14 @@ def test_login_gives_a_cookie_that_other_pages_cannot_use(make_client: Make) -> 
     assert status(client, "/api/login", "nobody", "POST") == 401
 
 
+@pytest.mark.parametrize("body", [b"ann", b'{"token":"\xff"}', b'{"token":"ann","x":' + b"[" * 10_000])
+def test_a_login_that_cannot_be_read_is_a_400(make_client: Make, body: bytes) -> None:
+    """No JSON, no UTF-8, nested without end: whoever sent it is told, and nothing fails."""
+    client = make_client(API_TOKENS=static(ann="*"))
+    with client.post("/api/login", data=body, content_type="application/json") as answer:
+        assert answer.status_code == 400
+
+
 def test_a_cookie_of_plain_http_is_none_over_tls(make_client: Make) -> None:
     """Who can write into plain http cannot log a browser in as somebody else over TLS."""
     client = make_client(API_TOKENS=static())

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm import refusals, sse
+from llm import chunks, refusals, sse
 from llm.openai import Limits, complete, make_client
 from settings import Settings
 from streaming.errors import BadRequest, Problem, StreamFailed, TooManyRequests, UpstreamFailed, UpstreamTimeout
@@ -482,3 +482,12 @@ def test_whole_answer_at_every_cut() -> None:
     """The fake server's own answer, bytewise, is the same messages."""
     stream = b"".join(step for step in WHOLE if isinstance(step, bytes))
     assert decoded([stream[at : at + 1] for at in range(len(stream))]) == decoded([stream])
+
+
+@pytest.mark.parametrize(
+    "data", [b"{", b"[]", b'{"error":{"m\x9b":1}}', b'{"choices":[{"delta":{"content":"\xff"}}]}', b"[" * 100_000]
+)
+def test_what_is_no_chunk_is_a_failure_of_the_model(data: bytes) -> None:
+    """No JSON, no UTF-8, or nested without end: one sentence, and none of our own errors."""
+    with pytest.raises(StreamFailed, match="no answer"):
+        chunks.read(sse.Message(data))

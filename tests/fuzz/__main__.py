@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import re
 import subprocess
 import sys
@@ -78,17 +79,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="for Hypothesis, and again for atheris")
     parser.add_argument("--only", choices=sorted(PARSERS), default="", help="one parser")
     parser.add_argument("--replay", nargs=2, metavar=("NAME", "HEX"), help="one input of one parser")
+    parser.add_argument("--by", choices=("hypothesis", "atheris"), action="append", help="one of them alone")
     asked = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     if asked.replay:
         name, text = asked.replay
         PARSERS[name].feed(b"" if text == "-" else bytes.fromhex(text))
         return 0
     names = [asked.only] if asked.only else list(PARSERS)
-    fine = [
-        imagined(names, asked.seconds if asked.only else asked.seconds / 2),
-        bool(asked.only) or properties(asked.seconds / 2),
-        guided(names, asked.seconds),
-    ]
+    by = asked.by or ("hypothesis", "atheris")
+    fine = []
+    if "hypothesis" in by:
+        fine += [imagined(names, asked.seconds / 2)]
+        fine += [properties(asked.seconds / 2)] if not asked.only else []
+    if "atheris" in by:
+        fine += [guided(names, asked.seconds)]
     return 0 if all(fine) else 1
 
 

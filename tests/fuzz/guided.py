@@ -5,6 +5,7 @@ A process of its own for each: libFuzzer ends it. What it found lies in FOLDER a
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ with atheris.instrument_imports(include=["streaming", "llm", "stores"]):
 
 
 def main(name: str, seconds: str, folder: str) -> None:
+    logging.disable(logging.CRITICAL)
     parser = PARSERS[name]
     corpus = Path(folder) / "corpus"
     corpus.mkdir(exist_ok=True)

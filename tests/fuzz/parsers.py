@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import tempfile
 import urllib.parse
@@ -23,8 +24,10 @@ import flask
 import jwt
 import msgspec
 
+from blueprints import access as access_blueprint
 from blueprints import events as events_blueprint
 from llm import chunked, chunks, messages, refusals, sse
+from settings import Settings
 from stores import copy_messages, csv_fields, offsets
 from stores.errors import UnknownOffset
 from stores.seed import make_sample_database
@@ -50,6 +53,9 @@ from streaming import (
     upload_draft,
     url_tokens,
 )
+from streaming.chat_framings import ChatText, DataStream, UIMessageStream
+from streaming.chat_parts import Parts
+from streaming.completion_framings import CompletionChunks
 from streaming.conditions import Validators
 from streaming.errors import BadRequest, Problem, StreamFailed, TooLarge
 from streaming.multipart import FormFile
@@ -151,8 +157,22 @@ def _form(cut: list[bytes]) -> object:
 
 
 def _chunk(data: bytes) -> None:
+    """What a model says, on its way through the parts of an answer into each encoding."""
+    parts = Parts("", "a-model", 0, 0)
     with contextlib.suppress(StreamFailed):
-        list(chunks.events(chunks.read(sse.Message(data))))
+        events = list(chunks.events(chunks.read(sse.Message(data))))
+        told = [*parts.begin(), *(part for event in events for part in parts.add(event))]
+        for framing in (ChatText(), DataStream(), UIMessageStream("abcdef", 0), CompletionChunks(with_usage=True)):
+            for part in told:
+                framing.encode(part)
+
+
+def _login(data: bytes) -> None:
+    environ = {"CONTENT_TYPE": "application/json", "wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data))}
+    app = _flask()
+    app.extensions["settings"] = Settings()
+    with app.test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
+        access_blueprint._token()
 
 
 def _question(data: bytes) -> None:
@@ -318,6 +338,7 @@ PARSERS: dict[str, Parser] = {
     "chunked": Parser(_in_every_way(_chunked, ValueError), (b"4;a=b\r\nabcd\r\n0\r\nA: b\r\n\r\n",)),
     "form": Parser(_in_every_way(_form, BadRequest, TooLarge), (_FORM,)),
     "chunk of a model": Parser(_chunk, (_DELTA, b'{"error":{"message":"a"}}')),
+    "login": Parser(_login, (b'{"token":"a","x":[1]}',)),
     "question": Parser(_question, (_PARTS, b'{"messages":[{"role":"user","content":"a"}],"stream":true}')),
     "JSON mode": Parser(_json_messages, (b'[1, {"a": [null, "\\u00e9"]}, "b", 1e5]', b'{"a":-0.5}')),
     "stream path": Parser(_path, ("a/b-ß/c".encode(), b"_/x", b"held/../x")),
