@@ -138,7 +138,9 @@ class Settings:
         "where that is counted: memory:// (each worker for itself) or redis://…; empty: in the Redis of STREAMS_URL, else in memory",
     )
     CALLER_STREAMS: int = _setting(
-        0, "open streams of each caller in one worker; beyond them 429; 0: no bound", zero=True
+        0,
+        "open streams, and files that are being sent, of each caller in one worker; beyond them 429; 0: no bound",
+        zero=True,
     )
     CALLER_STREAM_PATHS: int = _setting(
         0,

@@ -112,7 +112,11 @@ def _polled(log: Log, path: str, place: Place, state: State) -> Response:
     settings = _settings()
     if len(links) >= settings.MAX_STREAMS:
         raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
-    batch = durable_reads.poll(log, path, place, state, settings.LONG_POLL_S, request.environ)
+    leave = current_app.extensions["streams"].enter(callers.key())
+    try:
+        batch = durable_reads.poll(log, path, place, state, settings.LONG_POLL_S, request.environ)
+    finally:
+        leave()
     asked = request.args.get("cursor", "")
     headers = durable_answers.polled(batch, place, state.config, time.time(), asked)
     return _whole(batch, state, headers) if batch.events else _empty(204, headers)

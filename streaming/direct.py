@@ -49,6 +49,8 @@ class Direct:
             settings = self._app.extensions["settings"]
             if place is None or settings.SEND_FILES != "own" or self._is_watched():
                 return None
+            if self._app.extensions["streams"].bounded:  # a place for each caller: the view takes it
+                return None
             access.guard_of(self._app).admit(environ, lambda: [needs.file(place[0])])
             return files.answer(environ, settings, *place)
         except (Problem, OSError, UnicodeError):

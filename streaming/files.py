@@ -23,7 +23,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.http import dump_options_header
 
 from settings import Settings
-from streaming import media_types, ranges
+from streaming import callers, media_types, ranges
 from streaming.conditions import Validators
 from streaming.errors import RangeNotSatisfiable, Unavailable
 from streaming.fingerprints import Fingerprints, wants_sha256
@@ -32,6 +32,7 @@ from streaming.links import links
 from streaming.plain_files import respond_plainly
 from streaming.ranges import Resolution, Span
 from streaming.senders import FileBody
+from streaming.shares import Shares, nothing
 
 # What WSGI calls the fields that decide.
 _FIELDS = (
@@ -72,11 +73,11 @@ class Shown(NamedTuple):
 def respond_file(path: str, *, attachment: bool) -> Response:
     """Return the response that sends a file of ``FILES_DIR``, with ranges and conditions.
 
-    Raises NotFound, and RangeNotSatisfiable.
+    Raises NotFound, RangeNotSatisfiable, and TooManyRequests when its caller has CALLER_STREAMS open.
     """
     settings: Settings = current_app.extensions["settings"]
     if settings.SEND_FILES == "own":
-        told = answer(request.environ, settings, path, attachment)
+        told = _in_a_place(settings, path, attachment)
         response = Response(told.body, told.status)
         response.headers = Headers(told.headers)  # without the Content-Type that Flask gives to everything
         return response
@@ -86,6 +87,22 @@ def respond_file(path: str, *, attachment: bool) -> Response:
     except BaseException:
         file.close()
         raise
+
+
+def _in_a_place(settings: Settings, path: str, attachment: bool) -> Answer:
+    """A file that is read in drops holds a place of its caller's, too."""
+    shares: Shares = current_app.extensions["streams"]
+    leave = shares.enter(callers.key()) if request.method == "GET" else nothing
+    try:
+        told = answer(request.environ, settings, path, attachment)
+    except BaseException:
+        leave()
+        raise
+    if isinstance(told.body, FileBody):
+        told.body.leave = leave
+    else:
+        leave()
+    return told
 
 
 def answer(environ: Mapping[str, Any], settings: Settings, path: str, attachment: bool) -> Answer:

@@ -24,6 +24,7 @@ from streaming.accounts import Account
 from streaming.connections import RESPONSE, send_file, takes_files
 from streaming.pace import Pace
 from streaming.ranges import Span
+from streaming.shares import Leave, nothing
 from streaming.wire import Link
 
 log = logging.getLogger("perennial.files")
@@ -37,10 +38,14 @@ _probe = bytearray(1)
 
 
 class FileBody:
-    """The body of a response: ``parts`` in turn, where a span is of ``file``, which is closed with it."""
+    """The body of a response: ``parts`` in turn, where a span is of ``file``, which is closed with it.
+
+    ``leave`` gives back the place that its caller has for it.
+    """
 
     def __init__(self, parts: Sequence[bytes | Span], file: IO[bytes], environ: Mapping[str, Any]) -> None:
         self._file = file
+        self.leave: Leave = nothing
         self._expected = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
         self._response = environ.get(RESPONSE)
         # Told from its path: a direct answer knows no route.
@@ -54,6 +59,7 @@ class FileBody:
         return self._pieces
 
     def close(self) -> None:
+        self.leave()
         self._pieces.close()
         self._file.close()
         account = self._account

@@ -220,7 +220,8 @@ class EventSource(Reader):
                 return
 
     def _take(self, type: str, said: Any) -> None:
-        assert type in ("connected", "notification", "stream-error"), f"{type}: {said} after {self.cursor!r}"
+        passing = ("connected", "notification", "stream-error", "stream-drain")
+        assert type in passing, f"{type}: {said} after {self.cursor!r}"
         if type == "notification":
             self.left -= "end" in said
             self.ended = self.left == 0

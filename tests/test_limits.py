@@ -242,13 +242,28 @@ def test_streams_exports_and_uploads_of_a_caller_at_once(live_server: Live) -> N
         return client
 
     ticks = "/api/sse?count=100&interval=10"
+    with RawClient(server.port) as maker:
+        assert maker.request("PUT", "/v1/stream/p", list(bearer("ann").items()), b"").read_to_end().status == 201
     with opened(ticks, "ann") as first, opened(ticks, "ann") as second:
         assert (first.answer.status, second.answer.status) == (200, 200)
         with opened(ticks, "ann") as third, opened(ticks, "bob") as other:
             assert (third.answer.status, third.answer.header("retry-after"), other.answer.status) == (429, "5", 200)
+        with opened("/v1/stream/p?offset=now&live=long-poll", "ann") as poll:
+            assert poll.answer.status == 429
         first.close()
         eventually(lambda: server.get("/api/stream?chunks=1", headers=bearer("ann"))[0] == 200)
     eventually(lambda: server.get("/healthz")[1].count(b'"streams":0'))
+    (server.files / "large.bin").write_bytes(bytes(8 * 2**20))
+    with opened("/api/download/large.bin", "ann") as file, opened(ticks, "ann"):
+        # Files that are read in drops and streams share their places.
+        with opened("/api/download/large.bin", "ann") as third, opened("/api/download/large.bin", "bob") as other:
+            assert (file.answer.status, third.answer.status, other.answer.status) == (200, 429, 200)
+        file.close()
+        eventually(lambda: server.get("/api/download/poem.txt", headers=bearer("ann"))[0] == 200)
+    assert server.get("/api/download/nothing", headers=bearer("ann"))[0] == 404
+    eventually(lambda: server.get("/healthz")[1].count(b'"streams":0'))
+    for _ in range(3):
+        assert server.get("/api/download/poem.txt", headers=bearer("ann"))[0] == 200
     with opened("/api/export?table=users", "ann"), opened("/api/export?table=users", "ann") as second:
         assert second.answer.status == 429
     eventually(lambda: server.get("/api/export?table=users&limit=1", headers=bearer("ann"))[0] == 200)

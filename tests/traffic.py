@@ -1,7 +1,8 @@
 """Mixed clients of one address, who go on until they are told to stop: what a team does with a server all day.
 
 Rules:
-- Each is a client as people have them: EventSource, the Durable Streams protocol, useChat, tus, ``curl --retry``.
+- Each is a client as people have them: EventSource, NDJSON, long-polls, the Durable Streams protocol, useChat, tus,
+  ``curl --retry``.
 - ``errors`` is what one of them would have shown to its user. What a client mends by itself is none.
 - Nothing may be lost or doubled: at the end every reader has exactly what was said.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from settings import ROOT
 from tests import chat_peers
 from tests.clients import RawClient
-from tests.survival_clients import DurableLive, EventSource, Publisher, Reader, Seen, message
+from tests.survival_clients import DurableLive, EventSource, Lines, Poll, Publisher, Reader, Seen, message
 
 STREAM = "/v1/stream/traffic"
 FILE_BYTES = 4 * 2**20
@@ -40,6 +41,14 @@ class Steadfast(random.Random):
 
 
 class SteadyEvents(EventSource):
+    steady = True
+
+
+class SteadyLines(Lines):
+    steady = True
+
+
+class SteadyPoll(Poll):
     steady = True
 
 
@@ -72,6 +81,8 @@ class Traffic:
             assert connection.getresponse().status == 201
         readers = (
             *(SteadyEvents(self.port, "/api/events?follow=1&topic=traffic", random.Random(n)) for n in range(4)),
+            SteadyLines(self.port, "/api/events?follow=1&topic=traffic", random.Random(4)),
+            SteadyPoll(self.port, "/api/events?poll=1&topic=traffic", random.Random(5)),
             *(SteadyDurable(self.port, STREAM, random.Random(n)) for n in range(3)),
         )
         self.readers = [reader.start() for reader in readers]
