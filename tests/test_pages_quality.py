@@ -31,7 +31,7 @@ def axe() -> str:
     return str(files("axe_core_python").joinpath("axe.min.js").read_text())
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [*PAGES, "/events/list"])
 def test_every_page(page: Any, axe: str, path: str) -> None:
     """A page is painted soon, weighs little and fits 320 pixels; axe finds nothing serious, light or dark."""
     page.goto(path, wait_until="load")
@@ -42,6 +42,21 @@ def test_every_page(page: Any, axe: str, path: str) -> None:
     own = [size for name, size, _ in measured["assets"] if name != "tus.min.js"]
     assert 0 < sum(own) <= ASSETS_BYTES
     assert all(packed < size for name, packed, size in measured["assets"]), "not compressed"
+    nothing_serious(page, axe)
+
+
+@pytest.mark.parametrize(("path", "form", "field"), [("/chat", "chat", "prompt"), ("/transform", "transform", "text")])
+def test_every_page_that_a_form_gets(page: Any, axe: str, path: str, form: str, field: str) -> None:
+    """The same of what a form is answered with: axe finds nothing serious, and it fits 320 pixels."""
+    page.goto(path)
+    page.fill(f"#{field}", "Donaudampfschifffahrt" * 20)
+    with page.expect_navigation():
+        page.evaluate(f"document.getElementById('{form}').submit()")  # as a browser without scripts does
+    expect(page.locator("main")).to_contain_text("DONAU" if form == "transform" else "It reads")
+    nothing_serious(page, axe)
+
+
+def nothing_serious(page: Any, axe: str) -> None:
     page.evaluate(axe)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
