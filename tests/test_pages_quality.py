@@ -93,6 +93,15 @@ def test_every_page_by_keyboard(page: Any) -> None:
         assert page.evaluate("document.activeElement.id") == "main"
 
 
+def test_links_into_a_document_arrive(page: Any) -> None:
+    """Also at what has not been laid out yet: a link from elsewhere, and one of the contents."""
+    page.goto("/docs#get-apiexport")
+    expect(page.locator("#get-apiexport")).to_be_in_viewport()
+    page.locator(".contents a", has_text="PUT /v1/stream/<path>").click()
+    expect(page.locator("[id='put-v1streampath']")).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="GET /api/stream", exact=True)).not_to_be_in_viewport()
+
+
 def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     """By keyboard alone: what is pressed keeps the focus, and what is taken away gives it to its neighbour."""
 
