@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 import msgspec
 from flask import Blueprint, Response, current_app, redirect, render_template, request
@@ -71,7 +71,7 @@ def chat() -> Response:
     id = form.get("id", [""])[0]
     if not text or len(text) > MESSAGE_CHARS:
         raise BadRequest(f"A message has 1 to {MESSAGE_CHARS} characters.", parameter="message")
-    if not _CHAT_ID.fullmatch(id):
+    if not _CHAT_ID.fullmatch(id) or len(said) % 2:
         raise BadRequest("The form has lost its chat: begin a new one.", parameter="id")
     answer = Answer()
     page = partial(_chat_page, id, said, text, answer)
@@ -132,9 +132,8 @@ def transform() -> Response:
     except Problem as problem:
         return _refused(problem, page)
     if save or not pipeline.content_type.startswith(_SHOWN):
-        name = _name(form.filename, pipeline.content_type)
-        disposition = {"Content-Disposition": f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(name)}"}
-        return respond(answer, Text(pipeline.content_type), headers=disposition, cut_after_error=True)
+        named = {"Content-Disposition": _disposition(form.filename, pipeline.content_type)}
+        return respond(answer, Text(pipeline.content_type), headers=named, cut_after_error=True)
     return respond(answer, Page(page, page_framings.text))
 
 
@@ -161,9 +160,11 @@ def _multipart() -> FormFile:
     return FormFile(pieces, boundary.encode("latin-1", "replace"), FORM_BYTES, required=False)
 
 
-def _name(filename: str, content_type: str) -> str:
+def _disposition(filename: str, content_type: str) -> str:
+    """Called as the file was, with the ending of what came of it. Plain ASCII: no old reader takes it for another."""
     ending = _ENDINGS.get(content_type.partition(";")[0], "out")
-    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{file_names.plain(filename) if filename else 'answer'}.{ending}")
+    name = f"{file_names.plain(filename) if filename else 'answer'}.{ending}"
+    return 'attachment; filename="{}"'.format(re.sub(r"[^A-Za-z0-9._-]", "_", name))
 
 
 def _transform_page(names: list[str], text: str, sentence: str) -> str:

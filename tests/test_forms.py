@@ -229,13 +229,14 @@ def test_a_model_that_refuses_is_a_status_and_a_page(forms: LiveServer, upstream
         ("id=a&message=+%0D%0A", FORM, 400),
         ("message=x", FORM, 400),
         ("id=..&message=x", FORM, 400),
+        ("id=a&said=x&message=x", FORM, 400),
         ("id=a&message=%ff", FORM, 400),
         ("id=a&message=" + "x" * 20_001, FORM, 400),
         ("&".join(["said=x"] * 2001), FORM, 400),
         ("id=a&message=" + "x" * 2**20, FORM, 413),
         ('{"message":"x"}', "application/json", 415),
     ],
-    ids=["empty", "blank", "no id", "a bad id", "no UTF-8", "long", "many fields", "large", "no form"],
+    ids=["empty", "blank", "no id", "a bad id", "half a turn", "no UTF-8", "long", "many fields", "large", "no form"],
 )
 def test_a_form_that_cannot_be(client: FlaskClient, body: str, content_type: str, status: int) -> None:
     """It is refused by a page where a browser asks, and as a problem elsewhere."""

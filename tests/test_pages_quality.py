@@ -31,7 +31,7 @@ def axe() -> str:
     return str(files("axe_core_python").joinpath("axe.min.js").read_text())
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [*PAGES, "/events/list"])
 def test_every_page(page: Any, axe: str, path: str) -> None:
     """A page is painted soon, weighs little and fits 320 pixels; axe finds nothing serious, light or dark."""
     page.goto(path, wait_until="load")
@@ -42,6 +42,21 @@ def test_every_page(page: Any, axe: str, path: str) -> None:
     own = [size for name, size, _ in measured["assets"] if name != "tus.min.js"]
     assert 0 < sum(own) <= ASSETS_BYTES
     assert all(packed < size for name, packed, size in measured["assets"]), "not compressed"
+    nothing_serious(page, axe)
+
+
+@pytest.mark.parametrize(("path", "form", "field"), [("/chat", "chat", "prompt"), ("/transform", "transform", "text")])
+def test_every_page_that_a_form_gets(page: Any, axe: str, path: str, form: str, field: str) -> None:
+    """The same of what a form is answered with: axe finds nothing serious, and it fits 320 pixels."""
+    page.goto(path)
+    page.fill(f"#{field}", "Donaudampfschifffahrt" * 20)
+    with page.expect_navigation():
+        page.evaluate(f"document.getElementById('{form}').submit()")  # as a browser without scripts does
+    expect(page.locator("main")).to_contain_text("DONAU" if form == "transform" else "It reads")
+    nothing_serious(page, axe)
+
+
+def nothing_serious(page: Any, axe: str) -> None:
     page.evaluate(axe)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -76,6 +91,15 @@ def test_every_page_by_keyboard(page: Any) -> None:
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_links_into_a_document_arrive(page: Any) -> None:
+    """Also at what has not been laid out yet: a link from elsewhere, and one of the contents."""
+    page.goto("/docs#get-apiexport")
+    expect(page.locator("#get-apiexport")).to_be_in_viewport()
+    page.locator(".contents a", has_text="PUT /v1/stream/<path>").click()
+    expect(page.locator("[id='put-v1streampath']")).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="GET /api/stream", exact=True)).not_to_be_in_viewport()
 
 
 def test_the_focus_stays_where_somebody_works(page: Any) -> None:
