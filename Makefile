@@ -54,7 +54,7 @@ format: $(DEV) ## format every file, mend what lint can mend
 screenshots: $(DEV) ## every page in light, dark and at phone width, into screenshots/, to be looked at
 	@$(BIN)/python -m tests.screenshots $(ARGS)
 
-bench: $(RUN) ## the measurements of docs/performance.md (ARGS= goes to the bench)
+bench: $(RUN) ## the measurements of docs/performance.md (ARGS="--print --quick growth")
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what was made here: environment, caches; not instance/ and files/

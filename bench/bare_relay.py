@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 
@@ -44,18 +45,27 @@ class Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-def relay(model: socket.socket, reader: socket.socket) -> bool:
+@dataclass(slots=True)
+class Chat:
+    """Who reads, and the line that has not come to its end."""
+
+    reader: socket.socket
+    rest: bytes = b""
+
+
+def relay(model: socket.socket, chat: Chat) -> bool:
     """Pass on what has come; whether there will be more."""
-    ended = False
-    for line in model.recv(65536).split(b"\n"):
+    data, ended = model.recv(65536), False
+    *lines, chat.rest = (chat.rest + data).split(b"\n")
+    for line in lines:
         if line.startswith(b"data: {"):
             text = "".join(choice.delta.content for choice in _decode(line[6:]).choices).encode()
             if text:
-                reader.send(b"%x\r\n%b\r\n" % (len(text), text))
+                chat.reader.send(b"%x\r\n%b\r\n" % (len(text), text))
         ended = ended or line.startswith(b"data: [DONE]")
     if ended:
-        reader.send(b"0\r\n\r\n")
-    return not ended
+        chat.reader.send(b"0\r\n\r\n")
+    return bool(data) and not ended
 
 
 def main(port: int, model_port: int) -> None:
@@ -69,7 +79,7 @@ def main(port: int, model_port: int) -> None:
                 elif not relay(key.fileobj, key.data):  # type: ignore[arg-type]  # ours are sockets
                     selector.unregister(key.fileobj)
                     key.fileobj.close()  # type: ignore[union-attr]  # as above
-                    key.data.close()
+                    key.data.reader.close()
 
 
 def _answer(selector: selectors.BaseSelector, listener: socket.socket, model_port: int) -> None:
@@ -80,7 +90,7 @@ def _answer(selector: selectors.BaseSelector, listener: socket.socket, model_por
     reader.send(_HEAD)
     model = socket.create_connection(("127.0.0.1", model_port))
     model.sendall(_QUESTION)
-    selector.register(model, selectors.EVENT_READ, reader)
+    selector.register(model, selectors.EVENT_READ, Chat(reader))
 
 
 if __name__ == "__main__":
