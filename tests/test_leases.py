@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
+import gevent.event
 import pytest
 
 from stores.base import START, Config
 from stores.errors import NoStream, StoreFull
 from stores.memory import MemoryLog
 from streaming.events import Event, json_event
+from streaming.framings import Text
 from streaming.leases import LEASE_S, RENEW_S, Lease
+from streaming.progress import Progress
+from streaming.receipts import Receipt
+from streaming.runs import Run, RunLimits
+from tests.full_log import FullLog
 
 
 class Clock:
@@ -178,22 +183,9 @@ def test_a_store_that_was_away_makes_nobody_dead(log: MemoryLog, clock: Clock) -
         assert not log.state("runs/a").closed
 
 
-class Full:
-    """A log that takes nothing more while ``full``."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        self._log = log
-        self.full = False
-
-    def __getattr__(self, name: str) -> Any:
-        if self.full and name in ("append", "create", "delete", "close"):
-            raise StoreFull("No space is left.")
-        return getattr(self._log, name)
-
-
 def test_what_a_full_store_did_not_take_is_done_later(log: MemoryLog, clock: Clock) -> None:
     """The end of a stream and the mark on it wait for room; the end is the one that its writer had to say."""
-    full = Full(log)
+    full = FullLog(log)
     lease = Lease(full, clock)  # type: ignore[arg-type]  # a Log, all but its name
     log.append("exports/a", [Event(b"{}")], create=Config("application/json"))
     with lease.holding("exports/a"), lease.holding("runs/b"):
@@ -205,4 +197,46 @@ def test_what_a_full_store_did_not_take_is_done_later(log: MemoryLog, clock: Clo
     full.full = False
     lease.renew()
     assert (last(log, "exports/a").type, log.state("exports/a").closed) == ("complete", True)
+    assert not log.paths("held/")
+
+
+def test_a_run_that_finds_no_room_is_ended_when_there_is(log: MemoryLog, clock: Clock) -> None:
+    """Its readers are told that it failed, and do not wait for ever."""
+    full = FullLog(log)
+    lease = Lease(full, clock)  # type: ignore[arg-type]  # a Log, all but its name
+    run = Run(full, lease, RunLimits(10, 10**6, 3600))  # type: ignore[arg-type]  # as above
+    over = gevent.event.Event()
+
+    def source() -> Iterator[Event | None]:
+        yield Event(b"first")
+        yield None
+        full.full = True
+        yield Event(b"second")
+        yield None
+
+    run.start(source(), Text(), leave=over.set)
+    assert over.is_set() or over.wait(10.0)
+    assert not log.state(run.path).closed
+    full.full = False
+    lease.renew()
+    assert (last(log, run.path).type, log.state(run.path).closed) == ("run-failed", True)
+    assert not log.paths("held/")
+
+
+def test_ends_that_find_no_room_are_told_when_there_is(log: MemoryLog, clock: Clock) -> None:
+    """An upload that was stored is complete for whoever watches it, an export for whoever reads its receipt."""
+    full = FullLog(log)
+    lease = Lease(full, clock)  # type: ignore[arg-type]  # a Log, all but its name
+    progress = Progress(full, "uploads/a", 3, lease=lease)  # type: ignore[arg-type]  # as above
+    receipt = Receipt(full, "b", {}, None)  # type: ignore[arg-type]  # as above
+    with lease.holding("uploads/a"):
+        progress.begin()
+        receipt.begin(lease, 3600)
+        full.full = True
+        progress.complete({"received": 3})
+        receipt.complete()
+    full.full = False
+    lease.renew()
+    for path in ("uploads/a", "exports/b"):
+        assert (last(log, path).type, log.state(path).closed) == ("complete", True)
     assert not log.paths("held/")

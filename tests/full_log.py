@@ -1,0 +1,24 @@
+"""A log on a disk that is full for a while: it can be read, and takes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.errors import StoreFull
+from stores.memory import MemoryLog
+
+
+class FullLog:
+    """``log``, which refuses every change while ``full``."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.full = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.full and name in ("append", "create", "delete", "close"):
+            return self._refuse
+        return getattr(self._log, name)
+
+    def _refuse(self, *_: object, **__: object) -> None:
+        raise StoreFull("No space is left.")
