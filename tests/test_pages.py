@@ -165,8 +165,16 @@ def test_events_resume_under_load(page: Any, server: LiveServer, topic: str) -> 
     assert notifications(page) == texts
 
 
+STATES = """() => {
+    window.states = [];
+    const status = document.getElementById("status");
+    new MutationObserver(() => window.states.push(status.textContent)).observe(status, {childList: true});
+}"""
+
+
 def test_events_survive_restart(browser: Any, live_server: Callable[..., LiveServer], topic: str) -> None:
-    """A restart of the server costs the page its connection, and not one event."""
+    """A restart of the server costs the page its connection, and not one event; the status goes from connected to
+    error, and back."""
     server = live_server()
     context = browser.new_context(base_url=server.url)
     page = context.new_page()
@@ -174,10 +182,15 @@ def test_events_survive_restart(browser: Any, live_server: Callable[..., LiveSer
     expect(page.locator("#status")).to_have_text("connected")
     publish(server, topic, "before")
     expect(page.locator("#events li").first).to_contain_text("before")
+    page.evaluate(STATES)
     server.restart()
     publish(server, topic, "after")
     expect(page.locator("#events li").first).to_contain_text("after", timeout=20_000)
+    expect(page.locator("#status")).to_have_text("connected")
     assert notifications(page) == ["before", "after"]
+    states = page.evaluate("states")
+    assert "error" in states
+    assert states[-1] == "connected"
     context.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.browser import PAGES
-from tests.harness import LiveServer, eventually
+from tests.harness import eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -124,20 +124,3 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     page.goto("/transform")
     page.get_by_label("Remove upper").press("Enter")
     assert focused() == "add"
-
-
-def test_a_restart_is_told_and_survived(browser: Any, live_server: Any) -> None:
-    """The status goes from connected to error and back when the server is restarted under the page."""
-    server: LiveServer = live_server()
-    page = browser.new_context(base_url=server.url).new_page()
-    page.goto("/events?topic=restart&follow=1")
-    expect(page.locator("#status")).to_have_text("connected")
-    page.evaluate("""() => {
-        window.states = [];
-        const status = document.getElementById("status");
-        new MutationObserver(() => window.states.push(status.textContent)).observe(status, {childList: true});
-    }""")
-    server.restart()
-    expect(page.locator("#status")).to_have_text("connected")
-    eventually(lambda: page.evaluate("window.states.includes('error') && window.states.at(-1) === 'connected'"), 20.0)
-    page.context.close()
