@@ -151,9 +151,15 @@ def _chunked(cut: list[bytes]) -> object:
     return body, decoder.ended
 
 
-def _form(cut: list[bytes]) -> object:
-    form = FormFile(cut, b"xyz")
-    return b"".join(form), form.filename
+def _form(data: bytes) -> None:
+    """What is taken is the same in every way. Werkzeug may refuse a part without a body (not an empty one) by a cut."""
+    data = data[:4096]
+    taken = []
+    for cut in ([data], pieces.singly(data), pieces.cut(data, _cuts(data))):
+        form = FormFile(cut, b"xyz")
+        with contextlib.suppress(BadRequest, TooLarge):
+            taken.append((b"".join(form), form.filename))
+    assert taken[1:] == taken[:1] * (len(taken) - 1), taken
 
 
 def _chunk(data: bytes) -> None:
@@ -336,7 +342,7 @@ PARSERS: dict[str, Parser] = {
     "server-sent events": Parser(_in_every_way(_sse, ValueError), (b"event: a\r\ndata: b\rdata\n\nid: 1\n: c\n\n",)),
     "server-sent events, as a browser": Parser(_as_a_browser, (b"\xef\xbb\xbfid: 1\nretry: 5\ndata: b\n\n",)),
     "chunked": Parser(_in_every_way(_chunked, ValueError), (b"4;a=b\r\nabcd\r\n0\r\nA: b\r\n\r\n",)),
-    "form": Parser(_in_every_way(_form, BadRequest, TooLarge), (_FORM,)),
+    "form": Parser(_form, (_FORM,)),
     "chunk of a model": Parser(_chunk, (_DELTA, b'{"error":{"message":"a"}}')),
     "login": Parser(_login, (b'{"token":"a","x":[1]}',)),
     "question": Parser(_question, (_PARTS, b'{"messages":[{"role":"user","content":"a"}],"stream":true}')),
