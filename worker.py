@@ -182,24 +182,23 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         greenlet.pace.rest()
         first = greenlet not in self._served
         limit_s = min(self.cfg.keepalive, links.headers_s) if first else self.cfg.keepalive
-        before = greenlet.received if first else heads.taken(greenlet.client)
-        with self._deadline(greenlet, limit_s) as late:
+        with self._deadline(greenlet, limit_s) as begun:
             yield
-        if late and heads.received(greenlet.client) > before:
+        if any(begun):
             heads.refuse(greenlet.client)
         self._served.add(greenlet)
 
     @contextmanager
     def _deadline(self, greenlet: Any, limit_s: float) -> Iterator[list[bool]]:
-        """Let this block last so long; what it yields is true afterwards where it was ended by its own time."""
-        late: list[bool] = []
+        """Let this block last so long; what it yields says afterwards, where it was too long, if a head had begun."""
+        begun: list[bool] = []
         with gevent.Timeout(limit_s, False) as timeout:
             self._idle[greenlet] = timeout
             try:
-                yield late
+                yield begun
             except gevent.Timeout as error:
-                # Whoever else ends it takes it out of the list first.
-                late.extend([True] * (error is timeout and greenlet in self._idle))
+                if error is timeout and greenlet in self._idle:  # whoever else ends it takes it out first
+                    begun.append(heads.begun(error))
                 raise
             finally:
                 self._idle.pop(greenlet, None)
@@ -210,7 +209,6 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._make_room()
         greenlet.client = client
         greenlet.pace = Pace()
-        greenlet.received = 0
         try:
             if self._has_shaken_hands(greenlet, client):
                 super().handle(listener, client, addr)
@@ -228,7 +226,6 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 done = True
         except OSError:  # no TLS, a version that is too old, or it has gone
             self.log.debug("a TLS handshake failed", exc_info=True)
-        greenlet.received = heads.received(client)
         return done
 
 
