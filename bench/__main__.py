@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def main() -> int:
     if asked.quick and not asked.print and asked.docs == ROOT / "docs":
         arguments.error("--quick makes no figures for the docs: --print, or --docs with another folder")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by the way of an exception: every server is ended
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # peers inherit it: 5,000 subscribers are as many files
     docs = None if asked.print else asked.docs
     report = Report(docs)
     report.say(*head())

@@ -6,6 +6,7 @@ import socket
 import statistics
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 from bench import fanout
 from bench.fanout import Crowd
@@ -13,6 +14,7 @@ from bench.ground import Ground
 from bench.grown import Grown
 from bench.plot import Curve
 from bench.processes import cpu_s
+from bench.report import reason_of
 from tests import redis_server
 from tests.harness import LiveServer
 from tests.redis_server import RedisServer
@@ -59,33 +61,49 @@ def subscribers(ground: Ground, counts: tuple[int, ...]) -> Grown:
 def logs(ground: Ground, counts: tuple[int, ...]) -> Grown:
     """CPU of the worker for an append and its delivery, when so many logs are written in turn, each with one reader."""
     folder = ground.folder("growth-logs")
-    names = ["SQLite"]
-    with ExitStack() as ends:
-        servers = [ends.enter_context(fanout.perennial(folder / "sqlite"))]
-        if redis_server.program() is not None:
-            redis = RedisServer(folder).start()
-            ends.callback(redis.stop)
-            servers.append(ends.enter_context(fanout.perennial(folder / "redis", STREAMS_URL=redis.url)))
-            names.append("Redis, the worker's part")
-        points: list[list[tuple[float, float]]] = [[] for _ in servers]
-        for count in counts:
-            for server, each in zip(servers, points, strict=True):
-                least = max(count, QUICK_APPENDS if ground.quick else APPENDS)
-                runs = [_append_us(server, count, least, f"{count}-{run}") for run in range(ground.runs)]
-                each.append((count, statistics.median(runs)))
+    with fanout.perennial(folder / "sqlite") as server:
+        curves = [Curve("SQLite", tuple((count, _median_us(ground, server, count)) for count in counts))]
+    said = ""
+    if redis_server.program() is not None:
+        found, said = _on_redis(ground, folder, counts)
+        curves += [found] if found.points else []
+    costs = [dict(curve.points) for curve in curves]
     rows: list[tuple[object, ...]] = [
-        (f"{int(each[0][0]):,}", *(f"**{microseconds(us)}**" for _, us in each)) for each in zip(*points, strict=True)
+        (f"{count:,}", *(f"**{microseconds(each[count])}**" if count in each else "failed" for each in costs))
+        for count in counts
     ]
     return Grown(
         "Logs that are written and read: CPU an append and its delivery",
         ("logs, each with a reader", "µs of CPU an append and its delivery"),
         "logs",
         "the CPU of an append and its delivery",
-        tuple(Curve(name, tuple(each)) for name, each in zip(names, points, strict=True)),
-        ("logs", *names),
+        tuple(curves),
+        ("logs", *(curve.name for curve in curves)),
         rows,
         microseconds,
+        more=said,
     )
+
+
+def _on_redis(ground: Ground, folder: Path, counts: tuple[int, ...]) -> tuple[Curve, str]:
+    """The curve as far as it went, and what ended it."""
+    points: list[tuple[float, float]] = []
+    said = ""
+    redis = RedisServer(folder, appendonly="everysec").start()
+    try:
+        with fanout.perennial(folder / "redis", STREAMS_URL=redis.url) as server:
+            for count in counts:
+                points.append((count, _median_us(ground, server, count)))  # noqa: PERF401 - a failure leaves the others
+    except (OSError, RuntimeError) as error:
+        said = f"On Redis it failed beyond {len(points) and int(points[-1][0])} logs: {reason_of(error)}."
+    finally:
+        redis.stop()
+    return Curve("Redis, the worker's part", tuple(points)), said
+
+
+def _median_us(ground: Ground, server: LiveServer, count: int) -> float:
+    appends = max(count, QUICK_APPENDS if ground.quick else APPENDS)
+    return statistics.median(_append_us(server, count, appends, f"{count}-{run}") for run in range(ground.runs))
 
 
 def _append_us(server: LiveServer, count: int, appends: int, name: str) -> float:
