@@ -58,6 +58,6 @@ def retry_after_s(headers: Mapping[str, str], now_s: float | None = None) -> flo
         return float(text)
     try:
         at_s = parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, at_s - (time.time() if now_s is None else now_s))

@@ -491,3 +491,9 @@ def test_what_is_no_chunk_is_a_failure_of_the_model(data: bytes) -> None:
     """No JSON, no UTF-8, or nested without end: one sentence, and none of our own errors."""
     with pytest.raises(StreamFailed, match="no answer"):
         chunks.read(sse.Message(data))
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "06 Nov 199 7777777777777777777770:37, "])
+def test_a_wait_that_is_none_is_none(text: str) -> None:
+    """What a model's server says there may be anything, also a date beyond all numbers."""
+    assert refusals.retry_after_s({"retry-after": text}) is None
