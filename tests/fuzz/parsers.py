@@ -9,10 +9,12 @@ Rules:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import io
 import json
+import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -236,6 +238,7 @@ def _pipeline(data: bytes) -> None:
 @functools.cache
 def _tables() -> SQLiteTables:
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / "app.db"
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
     make_sample_database(path, 20)
     return SQLiteTables(path, ["users"], 4)
 
