@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gevent
 from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
@@ -71,7 +69,7 @@ from streaming.direct import Direct
 from streaming.errors import Problem, Unauthorized
 from streaming.intake import Intake
 from streaming.kept import Kept
-from streaming.leases import RENEW_S, Lease
+from streaming.leases import Lease
 from streaming.links import links
 from streaming.shares import Shares
 from streaming.slowness import Slowest
@@ -204,41 +202,6 @@ def prepare(settings: Settings) -> None:
         redis_log.prepare(settings.streams_url)
     elif settings.streams_url != "memory:":
         sqlite_log.prepare(_path(settings.streams_url))
-
-
-def keep_house(app: Flask, listeners: Sequence[Any] = ()) -> None:
-    """Now and then, for as long as the worker lives: forget what has had its time, and look at what is to be told."""
-    settings: Settings = app.extensions["settings"]
-
-    def keep() -> None:
-        while True:
-            try:
-                app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
-                app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
-                app.extensions["intake"].sweep()
-                app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
-                app.extensions["kept"].sweep()
-            except (StoreError, OSError):
-                logging.getLogger("perennial").exception("housekeeping failed, and is tried again")
-            gevent.sleep(60)
-
-    def renew() -> None:
-        while True:
-            try:
-                app.extensions["lease"].renew()
-            except StoreError:
-                logging.getLogger("perennial").exception("the lease was not renewed, and that is tried again")
-            gevent.sleep(RENEW_S)
-
-    watch = metrics.Watch({"threads": _jobs, "log": app.extensions["log"].waiting}, listeners)
-    for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
-    keepers = [*(gevent.spawn(each) for each in for_ever), *watch.greenlets]
-    atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
-
-
-def _jobs() -> int:
-    """How many wait for a thread, or are in one."""
-    return int(gevent.get_hub().threadpool.task_queue.unfinished_tasks)
 
 
 def _open_log(settings: Settings) -> Log:

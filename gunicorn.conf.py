@@ -126,9 +126,9 @@ def post_worker_init(worker: Any) -> None:
     for listener in worker.sockets:
         if listener.family in (socket.AF_INET, socket.AF_INET6):
             _tune(listener)
-    import app
+    import housekeeping
 
-    app.keep_house(worker.app.wsgi(), worker.sockets)
+    housekeeping.begin(worker.app.wsgi(), worker.sockets)
     # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
     gc.collect()
     gc.freeze()

@@ -54,14 +54,15 @@ PURE = {
 # What stores promise: all that the others may know of them.
 PROTOCOLS = ("stores.base", "stores.bodies", "stores.tables")
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
-MODULES = {"app", "wsgi", "worker", "relief", "flags", "processors", "doctor", "settings"}
+MODULES = {"app", "wsgi", "worker", "relief", "flags", "housekeeping", "processors", "doctor", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
 MAY_IMPORT = {
     "wsgi": {"app", "flags"},
-    "gunicorn.conf": {"app", "settings", "worker", "relief", "flags", "processors", "streaming"},
+    "gunicorn.conf": {"app", "settings", "worker", "relief", "flags", "housekeeping", "processors", "streaming"},
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
     "flags": set(),
+    "housekeeping": {"settings", "stores.errors", "streaming"},
     "processors": set(),
     "doctor": set(),
     "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},
