@@ -40,9 +40,9 @@ def test_a_worker_stops_at_once_with_streams_and_idle_connections(live_server: C
             client.received.clear()
         began = time.monotonic()
         server.signal(signal.SIGTERM)
-        assert server.wait_exit(5.0) == 0
-        # Its master looks ten times a second; what is left is the worker's.
-        assert time.monotonic() - began < 2.0
+        assert server.wait_exit(10.0) == 0
+        # Ten times what it takes; gunicorn's own worker takes its whole grace time, 30 s.
+        assert time.monotonic() - began < 5.0
         for client in streams:
             stream = EventStream()
             answer = client.read_to_end(1.0)
