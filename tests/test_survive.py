@@ -22,7 +22,7 @@ SEED = 100
 TRUTH = Truth([], b"", b"")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 @pytest.mark.timeout(600)
 @pytest.mark.may_leak(reason="clients that were given up have a thread until their deadline")
 @pytest.mark.parametrize("stores", STORES)

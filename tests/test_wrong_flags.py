@@ -159,9 +159,9 @@ def test_without_its_settings_it_does_not_start(make: Make, command: tuple[str, 
     assert "Traceback" not in str(refused.value)
 
 
-def test_importing_it_serves_nobody(tmp_path: Path) -> None:
+def test_importing_it_serves_nobody(tmp_path: Path, sample_database: str) -> None:
     """A script or a test takes the application as any other, without gunicorn and without gevent's patches."""
     script = "from wsgi import app; print(app.test_client().get('/healthz').status_code)"
-    environ = {"PATH": os.environ["PATH"], "INSTANCE_DIR": str(tmp_path)}
+    environ = {"PATH": os.environ["PATH"], "INSTANCE_DIR": str(tmp_path), "DATABASE_URL": sample_database}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, ["200"]), done.stderr
