@@ -73,13 +73,14 @@ def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
         what = f"a delivery to {crowd.subscribers:,}, one at a time"
         found.append(Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU"))
     count = 100 if ground.quick else 3000
-    empty = Target(server.port, server.pids()[0], "/bare", "")
-    ways = {
-        "ours": lambda: _connect_us(programs, server, fanout.topic(server, "come"), count),
-        "bare": lambda: _connect_us(programs, server, empty, count),
-    }
-    times = in_turn(ways, ground.runs, warm=False)
-    said = "an empty WSGI application on the same worker"
+    with fanout.perennial(programs / "empty", "bench.empty:app") as bare:
+        empty = Target(bare.port, bare.pids()[0], "/bare", "")
+        ways = {
+            "ours": lambda: _connect_us(programs, server, fanout.topic(server, "come"), count),
+            "bare": lambda: _connect_us(programs, bare, empty, count),
+        }
+        times = in_turn(ways, ground.runs, warm=False)
+    said = "an empty WSGI application on such a worker"
     limits.tell(ground.report, *found, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
 
 
