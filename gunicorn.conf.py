@@ -135,6 +135,9 @@ def post_worker_init(worker: Any) -> None:
     # Each open stream is some hundred objects that stay: looked through every 700, they cost 200 of the 1,250 µs of a
     # connect.
     gc.set_threshold(20_000, 10, 10)
+    # Threads make exports and hash uploads: Python takes its lock from them for the event loop only after so long, and
+    # with four exports at once the loop waited for several turns of 5 ms.
+    sys.setswitchinterval(0.0005)
 
 
 def _tune(listener: Any) -> None:
