@@ -168,12 +168,7 @@ def _ask(stack: ExitStack, attempt: _Attempt) -> openai.APIResponse[Any]:
         if "stream_options" not in error.message:
             raise
         # A server that is strict and older than this option: its answers have no usage, and are answers.
-        try:
-            response = _post(attempt, asked)
-        except openai.APITimeoutError:
-            raise
-        except openai.APIConnectionError:  # closed behind the refusal, which is seen only when it is used again
-            response = _post(attempt, asked)
+        response = _post(attempt, asked)
     stack.callback(response.close)
     return response
 

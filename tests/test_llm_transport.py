@@ -124,6 +124,14 @@ def test_a_connection_is_used_again() -> None:
     assert ports[0] == ports[1] == ports[2] != ports[3]
 
 
+def test_a_connection_is_not_used_again_after_a_refusal() -> None:
+    """Its server may close it in that very moment, and a POST on it would fail."""
+    refusal = HEAD.replace(b"200 OK", b"400 Bad Request") + b"Content-Length: 2\r\n\r\nNo"
+    with answering(refusal, WHOLE) as (url, ports), httpx2.Client(transport=Transport()) as client:
+        assert [client.post(url).text for _ in range(2)] == ["No", "Hi"]
+    assert ports[0] != ports[1]
+
+
 def test_a_connection_that_its_server_closed_is_not() -> None:
     """It is seen before the request is sent: a POST is not repeated, and does not fail."""
     with answering(b"X" + WHOLE, WHOLE) as (url, ports), httpx2.Client(transport=Transport()) as client:
