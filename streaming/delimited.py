@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import msgspec
@@ -45,19 +45,13 @@ class CSVToNDJSON:
         self._form = ""  # of a line whose values need no escapes
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        for piece in _slices(data):
-            block = self._records.take(piece)
-            if (lines := self._plain(block)) is not None:
-                yield lines
-            else:
-                yield from _steps(map(self._line, self._records.texts(block)))
-            self._records.check()
+        return _converted(data, self._records, self._plain, self._line)
 
     def flush(self) -> bytes:
         return b"".join(map(self._line, self._records.rest()))
 
     def _plain(self, block: bytes) -> bytes | None:
-        """Return the lines of a block as nearly all are, at once: the same ones, ten times as quick.
+        """Return the lines of a block as nearly all are, at once: the same ones, some five times as quick.
 
         None: it has quotes, escapes, a line that does not fit, or is too large for one step.
         """
@@ -138,19 +132,13 @@ class NDJSONToCSV:
         self._row = ""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        for piece in _slices(data):
-            block = self._records.take(piece)
-            if (rows := self._plain(block)) is not None:
-                yield rows
-            else:
-                yield from _steps(map(self._line, self._records.texts(block)))
-            self._records.check()
+        return _converted(data, self._records, self._plain, self._line)
 
     def flush(self) -> bytes:
         return b"".join(map(self._line, self._records.rest()))
 
     def _plain(self, block: bytes) -> bytes | None:
-        """Return the rows of a block as nearly all are, at once: the same ones, several times as quick.
+        """Return the rows of a block as nearly all are, at once: the same ones, some four times as quick.
 
         None: it has other lines than objects with the header's keys in its order and values that need no quotes.
         """
@@ -212,8 +200,17 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + text.replace(b'"', b'""') + b'"'
 
 
-def _slices(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + _SLICE_BYTES] for at in range(0, len(data), _SLICE_BYTES))
+def _converted(
+    data: bytes, records: Records, plain: Callable[[bytes], bytes | None], line: Callable[[str], bytes]
+) -> Iterator[bytes]:
+    """Yield what the records are that ``data`` completes: a block of them by ``plain``, or each by ``line``."""
+    for at in range(0, len(data), _SLICE_BYTES):
+        block = records.take(data[at : at + _SLICE_BYTES])
+        if (made := plain(block)) is not None:
+            yield made
+        else:
+            yield from _steps(map(line, records.texts(block)))
+        records.check()
 
 
 def _steps(lines: Iterator[bytes]) -> Iterator[bytes]:

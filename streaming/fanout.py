@@ -171,7 +171,9 @@ class Tail:
         after, began = self._after, time.monotonic()
         try:
             more = self._log.wait(self._path, after, min(LOOK_S, self._heartbeat_s))
-            if more and self._took_s >= _REST_S[0] > time.monotonic() - began:  # it came while the last was written
+            if not more:
+                self._took_s = 0.0
+            elif self._took_s >= _REST_S[0] > time.monotonic() - began:  # it came while the last was written
                 gevent.sleep(min(self._took_s, _REST_S[1]))
             batch = self._log.read(self._path, after, limit_bytes=READ_BYTES) if more else None
         except StoreBusy:

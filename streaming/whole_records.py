@@ -29,11 +29,6 @@ class Records:
         self._within = False
         self._at = 0  # where what is held begins in the body
 
-    def split(self, data: bytes) -> Iterator[str]:
-        """Yield the records that ``data`` completes, and hold what follows them."""
-        yield from self.texts(self.take(data))
-        self.check()
-
     def take(self, data: bytes) -> bytes:
         """Return the records that ``data`` completes, as they stand, and hold what follows them."""
         end = self._end(data)
@@ -49,6 +44,7 @@ class Records:
         self.number += count
 
     def check(self) -> None:
+        """Raise ValueError when what is held is longer than a record may be."""
         if len(self._held) > RECORD_BYTES:
             raise ValueError(f"Record {self.number + 1} has more than {RECORD_BYTES} bytes.")
 
@@ -57,7 +53,7 @@ class Records:
         if self._within:
             raise ValueError(f"Record {self.number + 1} ends within a quoted field, or has one quote too many.")
         if self._held:
-            yield from self.split(b"\n")
+            yield from self.texts(self.take(b"\n"))
 
     def _end(self, data: bytes) -> int:
         """Return where the last record that ends in ``data`` does, behind its LF; 0 when none does."""

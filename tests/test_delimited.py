@@ -7,8 +7,10 @@ import io
 import json
 import time
 import tracemalloc
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import assume, given
@@ -364,3 +366,45 @@ def test_no_record_is_slow(index: int) -> None:
         finally:
             longest = max(longest, time.thread_time() - begun)
     assert longest < 0.15
+
+
+PLAIN = st.one_of(
+    st.sampled_from(["", "%s", ":", "1", "a b"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+)
+
+
+def one_by_one(make: Callable[[], Any], data: bytes) -> bytes | str:
+    """The outcome where no block is made at once."""
+    with patch.object(make, "_plain", lambda self, block: None):
+        return outcome(make(), [data])
+
+
+@given(st.lists(PLAIN, min_size=1, max_size=3, unique=True), st.booleans(), st.data())
+def test_a_plain_block_is_made_as_each_of_its_records(names: list[str], spaced: bool, drawn: st.DataObject) -> None:
+    """Many records at once or one by one: the same bytes both ways, whatever the names and the values are."""
+    values = st.lists(PLAIN, min_size=len(names), max_size=len(names))
+    rows = [["a"] * len(names), *drawn.draw(st.lists(values, max_size=4))]
+    separators = (", ", ": ") if spaced else (",", ":")
+    objects = [
+        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, separators=separators) for row in rows
+    ]
+    body = "".join(f"{each}\n" for each in objects).encode()
+    table = outcome(NDJSONToCSV(), [body])
+    assert table == one_by_one(NDJSONToCSV, body)
+    assert isinstance(table, bytes)
+    assert outcome(CSVToNDJSON(), [table]) == one_by_one(CSVToNDJSON, table)
+
+
+@pytest.mark.parametrize(
+    ("make", "head", "record"),
+    [
+        (CSVToNDJSON, b"id,name\r\n", b"7,River\r\n"),
+        (NDJSONToCSV, b'{"id":1,"name":"a"}\n', b'{"id": 7, "name": null}\n'),
+    ],
+)
+def test_most_blocks_are_plain(make: Any, head: bytes, record: bytes) -> None:
+    """Or nothing was gained: records as exports have them are made at once."""
+    codec = make()
+    fed(codec, [head])
+    with patch.object(make, "_line", side_effect=AssertionError("one by one")):
+        assert fed(codec, [record * 5000]).count(b"River" if make is CSVToNDJSON else b"7,\r\n") == 5000

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gevent
@@ -362,6 +363,33 @@ def test_a_connection_that_ended_in_a_rest_is_not_written_to(monkeypatch: pytest
             os.close(each)
         with open(reading, "rb") as pipe:
             assert pipe.read() == b""
+
+
+@pytest.mark.parametrize(("pause_s", "rests"), [(0.0, 1), (0.1, 0)])
+def test_a_rest_is_for_what_came_meanwhile(monkeypatch: pytest.MonkeyPatch, pause_s: float, rests: int) -> None:
+    """What came during a broadcast waits for more, and is written with it; what comes later is written at once."""
+    log, slept = GreenLog(random.Random(1)), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        publish(log, "joined")
+
+    monkeypatch.setattr(fanout, "_AT_ONCE", 1)
+    monkeypatch.setattr(fanout, "_REST_S", (0.02, 0.03))
+    monkeypatch.setattr(fanout, "Pace", RestingOnce)
+    with parked(log, 2) as pairs:
+        monkeypatch.setattr(fanout, "gevent", SimpleNamespace(sleep=sleep, spawn=gevent.spawn, get_hub=gevent.get_hub))
+        publish(log, "first")
+        first, last = (connection for _, connection in pairs)
+        eventually(lambda: b"first" in first.recv(65536))
+        if pause_s:
+            eventually(lambda: b"first" in last.recv(65536))
+            gevent.sleep(pause_s)
+        publish(log, "second")
+        came = bytearray()
+        eventually(lambda: came.extend(first.recv(65536)) or b"second" in came)
+        assert (len(slept), b"joined" in came) == (rests, bool(rests))
+        assert all(0.02 <= each <= 0.03 for each in slept)
 
 
 def frames_of(data: bytes) -> list[bytes]:
