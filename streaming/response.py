@@ -31,10 +31,11 @@ from streaming import callers, wire
 from streaming.accounts import Account
 from streaming.errors import EXPIRED, Problem, StreamFailed, Unavailable, public
 from streaming.events import Event, Source
-from streaming.fanout import Parked, park
+from streaming.fanout import park
 from streaming.framings import Framing
 from streaming.links import links
 from streaming.pace import Pace
+from streaming.parked import Parked
 from streaming.readers import Follow
 from streaming.runs import Raw, Run, RunLimits
 from streaming.shares import Leave, Shares, nothing
