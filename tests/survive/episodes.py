@@ -7,6 +7,7 @@ in which everybody must come to the end, byte by byte what should be there; then
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -99,6 +100,8 @@ def survive(stores: str, asked: Asked) -> Told:
                 again = f"--seed {seed} --episodes 1 --stores {stores}{flags}"
                 told.findings.append(f"{again}: {finding}\n{made.server.tail(40)}")
                 break
+            if told.episodes % 20 == 0:
+                print(f"{stores}, from {asked.seed}: {told.episodes}", file=sys.stderr, flush=True)  # noqa: T201
     return told
 
 
