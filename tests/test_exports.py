@@ -31,7 +31,6 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from blueprints.exports import _disposition
 from streaming.compression import Gzip, Zstd, zstd
 from streaming.content_codings import coding
 from tests.clients import Answer
@@ -196,19 +195,6 @@ def test_the_schema_is_csv_on_the_web(client: FlaskClient) -> None:
     assert schema.json["tableSchema"]["primaryKey"] == "id"
     columns = [(each["titles"], each["datatype"]) for each in schema.json["tableSchema"]["columns"]]
     assert columns == [("id", "integer"), ("note", "string")]
-
-
-@pytest.mark.parametrize(
-    ("name", "header"),
-    [
-        ("a.csv", 'attachment; filename="a.csv"'),
-        ("Größe 字.csv", "attachment; filename=\"Gr__e _.csv\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%20%E5%AD%97.csv"),
-        ("50%.csv", "attachment; filename=\"50_.csv\"; filename*=UTF-8''50%25.csv"),
-    ],
-)
-def test_a_file_name_is_told(name: str, header: str) -> None:
-    """RFC 6266 with RFC 8187: a plain name for old clients, the right one for all others."""
-    assert _disposition(name) == header
 
 
 # Receipts
