@@ -65,7 +65,8 @@ class BodyLimits:
             (RateLimitItemPerHour(bound), each) for bound, each in ((most_each, True), (most, False)) if bound
         ]
         if self._bounds:
-            self._window = FixedWindowRateLimiter(storage_from_string(storage_url))
+            # Not wrapped, what Redis raises would be no StorageError, and a 500.
+            self._window = FixedWindowRateLimiter(storage_from_string(storage_url, wrap_exceptions=True))
 
     @property
     def bounded(self) -> bool:

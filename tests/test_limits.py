@@ -109,16 +109,23 @@ def test_an_event_source_that_asks_too_often_lives_on(make_client: Make) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(program() is None, reason="there is no redis-server here")
 def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> None:
-    """With Redis the limit is one for all workers; when Redis goes away, everybody is let in."""
+    """With Redis the limit is one for all workers; when Redis goes away, everybody is let in, bytes not counted."""
     redis = RedisServer(tmp_path, appendonly="no").start()
     try:
-        server = live_server(WEB_CONCURRENCY=2, RATE_LIMIT="5/hour", RATE_LIMIT_URL=redis.url)
+        bytes_an_hour = {f"{name}_BYTES": 2**20 for name in ("UPLOAD", "APPEND", "SENT")}
+        server = live_server(WEB_CONCURRENCY=2, RATE_LIMIT="5/hour", RATE_LIMIT_URL=redis.url, **bytes_an_hour)
         # The fixture's own look at /readyz is not counted.
         statuses = [server.get("/api/stream?chunks=1")[0] for _ in range(12)]
         assert sorted(statuses) == [200] * 5 + [429] * 7
     finally:
         redis.stop()
     assert server.get("/api/stream?chunks=1")[0] == 200
+    for method, path in (("POST", "/api/upload-progress?filename=f"), ("PUT", "/v1/stream/s")):
+        with RawClient(server.port) as known, RawClient(server.port) as chunked:
+            known.request(method, path, [], b"x")
+            chunked.request(method, path, [("Transfer-Encoding", "chunked")]).send_chunk(b"x").send_chunk(b"")
+            assert {client.read_to_end().status for client in (known, chunked)} <= {200, 201}
+    assert server.get("/v1/stream/s")[0] == 200
 
 
 def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -> None:
