@@ -9,16 +9,18 @@ from stores.memory import MemoryLog
 
 
 class FullLog:
-    """``log``, which refuses every change while ``full``."""
+    """``log``, which refuses every change while ``full``, and the next ``refusals`` of them."""
 
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
         self.full = False
+        self.refusals = 0
 
     def __getattr__(self, name: str) -> Any:
-        if self.full and name in ("append", "create", "delete", "close"):
+        if (self.full or self.refusals) and name in ("append", "create", "delete", "close", "expire"):
             return self._refuse
         return getattr(self._log, name)
 
     def _refuse(self, *_: object, **__: object) -> None:
+        self.refusals = max(0, self.refusals - 1)
         raise StoreFull("No space is left.")
