@@ -98,6 +98,7 @@ class Arrivals:
                 account.how = "complete"
             finally:
                 account.end()
+                bodies.came(self._environ, account.bytes)
             return
         for piece in self:
             file.write(piece, *feeds)

@@ -31,7 +31,7 @@ from streaming.pace import Pace
 from streaming.slowness import Slowest, Waits
 
 PIECE_BYTES = 256 * 1024
-# In the environ: who is told, at the end of its reading, how many bytes the body had.
+# In the environ: who is told, at the end of its reading, how many bytes of the body came.
 CAME: Final = "perennial.came"
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
@@ -73,8 +73,13 @@ def pieces(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest
             pace.rest()
         check_whole(environ, received)
     finally:
-        if received and (came := environ.get(CAME)):
-            came(received)
+        came(environ, received)
+
+
+def came(environ: Mapping[str, Any], count: int) -> None:
+    """Tell who counts them (CAME), at the end of the reading, how many bytes of the body came."""
+    if count and (tell := environ.get(CAME)):
+        tell(count)
 
 
 def check_length(environ: Mapping[str, Any], limit_bytes: int) -> None:

@@ -128,7 +128,7 @@ def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> N
     assert server.get("/v1/stream/s")[0] == 200
 
 
-def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -> None:
+def test_bytes_of_uploads_are_looked_for_before_they_are_read(make_client: Make) -> None:
     """Of each caller (429) and in all (503); nothing of what is refused is stored."""
     tokens = static(ann="*", bob="*", eve="*")
     client = make_client(CALLER_UPLOAD_BYTES=10, UPLOAD_BYTES=15, API_TOKENS=tokens)
@@ -142,6 +142,50 @@ def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -
     assert refused(upload("eve", b"123"), 503, "upload-bytes", 15) <= 3600
     stored = client.application.extensions["settings"].FILES_DIR / "uploads"
     assert sorted(path.name for path in stored.iterdir() if path.is_file() and path.name[0] != ".") == ["ann8", "bob6"]
+
+
+def test_what_does_not_come_costs_nothing(make_client: Make) -> None:
+    """A body that is refused unread (400, 409, 413), and one that ends early, but for what came of it."""
+    client = make_client(CALLER_UPLOAD_BYTES=10, MAX_UPLOAD_BYTES=9)
+
+    def upload(query: str, body: bytes, announced: int = 0) -> int:
+        environ = {"CONTENT_LENGTH": str(announced or len(body))}
+        with client.post(f"/api/upload-progress?{query}", data=body, environ_overrides=environ) as answer:
+            return answer.status_code
+
+    assert upload("filename=a", b"12") == 201
+    for _ in range(5):
+        assert upload("filename=../b", b"12345678") == 400
+        assert upload("filename=a&exists=refuse", b"12345678") == 409
+        assert upload("filename=b", b"", 8) == 400
+    assert upload("filename=b", b"123", 8) == 400
+    assert upload("filename=b", b"123456") == 429
+    assert upload("filename=b", b"12345") == 201
+    big = make_client(CALLER_UPLOAD_BYTES=100, MAX_UPLOAD_BYTES=9)
+    for expected in (413, 413, 201):
+        with big.post("/api/upload-progress?filename=c", data=b"x" * (60 if expected == 413 else 9)) as answer:
+            assert answer.status_code == expected
+
+
+@pytest.mark.slow
+def test_a_head_alone_takes_nobody_s_hour(live_server: Live) -> None:
+    """Who announces all that there is and leaves has paid for what was sent of it; the others go on."""
+    everything = 2**30
+    server = live_server(UPLOAD_BYTES=everything)
+
+    def head(length: int) -> bytes:
+        line = f"POST /api/upload-progress?id=i{length} HTTP/1.1"
+        return f"{line}\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
+
+    for length, came in ((everything, b""), (everything - 1, b"some"), (everything - 4, b"more")):
+        with RawClient(server.port) as client:
+            client.send(head(length) + came, "POST")
+        assert b"failed" in server.get(f"/api/upload-progress/i{length}")[1]  # read to its end
+    # 8 bytes have come by now, and so there are not so many left any more.
+    with RawClient(server.port) as client:
+        assert client.send(head(everything - 7), "POST").read_head().status == 503
+    with RawClient(server.port) as client:
+        assert client.send(head(9) + b"x" * 9, "POST").read_to_end().status == 201
 
 
 @pytest.mark.parametrize(
