@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -362,3 +363,15 @@ def test_connections_that_only_wait_make_room_for_one_that_asks(live_server: Liv
     finally:
         for client in silent:
             client.close()
+
+
+@pytest.mark.slow
+def test_a_small_worker_keeps_its_connections(live_server: Live) -> None:
+    """A worker with few places ends none that wait while most of them are free."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-connections 40")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(20)]
+        for _ in range(2):
+            for client in clients:
+                assert client.request("GET", "/healthz").read_to_end().status == 200
+                client.received.clear()
