@@ -132,6 +132,7 @@ def _open(app: Flask, settings: Settings) -> None:
     app.extensions["chats"] = Chats(log, lease, settings)
     app.extensions["reports"] = Reports(log, lease.worker, Sampler(links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
+    app.extensions["slowest"] = slowest = Slowest.of(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
     app.extensions["intake"] = Intake(
@@ -139,7 +140,7 @@ def _open(app: Flask, settings: Settings) -> None:
         Claims(log),
         log,
         settings.MAX_UPLOAD_BYTES,
-        Slowest.of(settings),
+        slowest,
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)

@@ -24,7 +24,6 @@ from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller
 from streaming.guard import PLAIN_COOKIE, SECURE_COOKIE
 from streaming.origins import host_name, is_loopback
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("access", __name__)
 
@@ -140,7 +139,7 @@ def _token() -> tuple[str, MultiDict[str, str] | None]:
 
 def _decoded(type: type[T], how: str) -> T:
     """Return what the body says in JSON. Raises BadRequest, which tells ``how`` it is said."""
-    body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
+    body = bodies.taken(_BODY_BYTES)
     try:
         return msgspec.json.decode(body, type=type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -19,7 +19,6 @@ from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType
 from streaming.files import respond_file
 from streaming.folders import Entry, list_below
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("downloads", __name__)
 
@@ -69,7 +68,7 @@ def _store(name: str) -> int:
         raise _taken()
     part = videos.begin()
     try:
-        for piece in _film(bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))):
+        for piece in _film(bodies.arriving(settings.MAX_UPLOAD_BYTES)):
             part.write(piece)
         part.finish(name, only=True)
         return part.size

@@ -25,7 +25,6 @@ from streaming.leases import CHATS
 from streaming.links import links
 from streaming.quotas import Quota
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("streams", __name__)
 
@@ -178,7 +177,7 @@ def _path() -> str:
 
 def _body() -> bytes:
     settings = _settings()
-    return bodies.read_all(request.environ, settings.MAX_APPEND_BYTES, Slowest.of(settings))
+    return bodies.taken(settings.MAX_APPEND_BYTES)
 
 
 def _log() -> Log:

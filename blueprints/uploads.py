@@ -25,7 +25,6 @@ from streaming.leases import Lease
 from streaming.multipart import FormFile
 from streaming.progress import Progress
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 log = logging.getLogger("perennial.uploads")
 
@@ -95,7 +94,7 @@ def _body(asked: Asked) -> FormFile | Arrivals:
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body: send the file itself, or a form with one file.")
     settings = current_app.extensions["settings"]
-    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
+    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, bodies.slowest())
     if request.mimetype != "multipart/form-data":
         return arrivals
     if not (boundary := request.mimetype_params.get("boundary", "")):

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import gevent
 import gevent.socket
-from flask import Response, request
+from flask import Response, current_app, request
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
@@ -105,9 +105,20 @@ def wait_readable(environ: Mapping[str, Any], connection: Any, slowest: Slowest)
     return time.monotonic() - began
 
 
-def read_all(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest) -> bytes:
-    """Return a small body whole. Raises as ``pieces`` does."""
-    return b"".join(pieces(environ, limit_bytes, slowest)) if has_body(environ) else b""
+def slowest() -> Slowest:
+    """How slowly the body of a request to this application may come."""
+    found: Slowest = current_app.extensions["slowest"]
+    return found
+
+
+def arriving(limit_bytes: int) -> Iterator[bytes]:
+    """Yield the current request's body as it arrives, as ``pieces``."""
+    return pieces(request.environ, limit_bytes, slowest())
+
+
+def taken(limit_bytes: int) -> bytes:
+    """Return the current request's body whole, which is small. Raises as ``pieces`` does."""
+    return b"".join(arriving(limit_bytes)) if has_body(request.environ) else b""
 
 
 def _next(source: Iterator[bytes], environ: Mapping[str, Any], slowest: Slowest, waits: Waits) -> bytes:
