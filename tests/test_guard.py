@@ -506,6 +506,7 @@ WRITES = [
     ("POST", "/api/transform"),
     ("DELETE", "/v1/stream/x"),
     ("GET", "/api/stream?durable=1&chunks=1"),
+    ("GET", "/api/stream?%64urabl%65=1&chunks=1"),
     ("PATCH", "/api/uploads/x"),
 ]
 
