@@ -5,7 +5,8 @@ Rules:
   bounds of its own, for each caller and in all.
 - A body whose length is announced is let in when so many bytes are left, another one when there are any. Both are paid
   for by what has come, at the end of their reading: an announcement that nothing follows costs nobody his hour.
-- In memory each worker counts for itself; in Redis all of them count together. Redis that is away lets everybody in.
+- In memory each worker counts for itself; in Redis all of them count together. Redis that is away, or
+  hangs, lets everybody in.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from limits.strategies import FixedWindowRateLimiter
 from settings import Settings
 from streaming import bodies, callers
 from streaming.errors import Problem, TooManyRequests, Unavailable
-from streaming.rate_limits import storage
+from streaming.rate_limits import options, storage
 from streaming.shares import Shares, fields
 
 log = logging.getLogger("perennial.limits")
@@ -67,7 +68,8 @@ class BodyLimits:
         ]
         if self._bounds:
             # Not wrapped, what Redis raises would be no StorageError, and a 500.
-            self._window = FixedWindowRateLimiter(storage_from_string(storage_url, wrap_exceptions=True))
+            opened = storage_from_string(storage_url, wrap_exceptions=True, **options(storage_url))
+            self._window = FixedWindowRateLimiter(opened)
 
     @property
     def bounded(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,6 +129,19 @@ def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> N
             chunked.request(method, path, [("Transfer-Encoding", "chunked")]).send_chunk(b"x").send_chunk(b"")
             assert {client.read_to_end().status for client in (known, chunked)} <= {200, 201}
     assert server.get("/v1/stream/s")[0] == 200
+
+
+@pytest.mark.slow
+def test_redis_that_hangs_lets_everybody_in(make_client: Make) -> None:
+    """One that takes the connection and answers nothing: each question is given up long before a client would."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}"
+        client = make_client(RATE_LIMIT="1/hour", CALLER_UPLOAD_BYTES=1, RATE_LIMIT_URL=url)
+        began = time.monotonic()
+        with client.post("/api/upload-progress?filename=a", data=b"12345") as answer:
+            assert answer.status_code == 201
+        # Three questions of half a second; redis-py by itself gives up each after five.
+        assert time.monotonic() - began < 14
 
 
 def test_bytes_of_uploads_are_looked_for_before_they_are_read(make_client: Make) -> None:
