@@ -213,7 +213,7 @@ def _receiver(connection: Any) -> Callable[[memoryview], int | None]:
         except BlockingIOError:
             fast, received = received >= _FAST_BYTES, 0
             return receive(block) if fast and poll.poll(_LINGER_MS) else None
-        except ConnectionError:
+        except OSError:  # a reset, or a network that was lost: not the disk's
             return 0
         received += count
         return count

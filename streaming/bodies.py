@@ -128,7 +128,7 @@ def _next(source: Iterator[bytes], environ: Mapping[str, Any], slowest: Slowest,
             piece = next(source, b"")
     except gevent.Timeout:
         raise _stalled(environ, slowest) from None
-    except (NoMoreData, ConnectionError) as error:
+    except (NoMoreData, OSError) as error:  # a reset, a network that was lost, TLS that is none
         fail(environ)
         raise BadRequest("The body ended before its last chunk.") from error
     except ParseException as error:
