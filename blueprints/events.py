@@ -21,7 +21,6 @@ from streaming.event_lines import DRAIN, Lines, Poll, line
 from streaming.events import Event, Source, json_event, pause
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("events", __name__)
 
@@ -114,7 +113,7 @@ def notifications() -> tuple[Response, int, dict[str, str]]:
     if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     settings = current_app.extensions["settings"]
-    body = bodies.read_all(request.environ, NOTIFICATION_BYTES, Slowest.of(settings))
+    body = bodies.taken(NOTIFICATION_BYTES)
     event = Event(msgspec.json.encode(_notification(body)), type)
     kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
     try:

@@ -14,7 +14,6 @@ from streaming.events import Event, Source, pause
 from streaming.framings import NDJSON, Text
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("text", __name__)
 
@@ -48,7 +47,7 @@ def transform() -> Response:
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
     pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
+    pieces = bodies.arriving(settings.MAX_UPLOAD_BYTES)
     answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
     # Longer than a body may stall: what comes too slowly to begin an answer is still a status.
     begun = Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S)

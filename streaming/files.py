@@ -24,7 +24,7 @@ from werkzeug.datastructures import Headers
 from settings import Settings
 from streaming import callers, media_types, ranges
 from streaming.conditions import Validators
-from streaming.errors import RangeNotSatisfiable, Unavailable
+from streaming.errors import RangeNotSatisfiable
 from streaming.file_names import disposition
 from streaming.fingerprints import Fingerprints, wants_sha256
 from streaming.folders import open_below
@@ -110,8 +110,7 @@ def answer(environ: Mapping[str, Any], settings: Settings, path: str, attachment
 
     Raises NotFound, RangeNotSatisfiable, and Unavailable when the worker has MAX_STREAMS open.
     """
-    if len(links) >= settings.MAX_STREAMS:  # a file that is read in drops holds a place as a stream does
-        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    links.check_place(settings.MAX_STREAMS)  # a file that is read in drops holds a place as a stream does
     file = open_below(settings.FILES_DIR, path)
     try:
         return _answer(environ, settings, file, _shown(path, attachment))

@@ -52,9 +52,11 @@ def respond(
     TooManyRequests when its caller has CALLER_STREAMS.
     """
     settings = current_app.extensions["settings"]
-    if len(links) >= settings.MAX_STREAMS:
+    try:
+        links.check_place(settings.MAX_STREAMS)
+    except Unavailable:
         close(source)
-        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+        raise
     shares: Shares = current_app.extensions["streams"]
     if shares.bounded and request.method != "HEAD":
         try:

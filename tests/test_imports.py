@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
     "flags": set(),
-    "housekeeping": {"settings", "stores.errors", "streaming"},
+    "housekeeping": {"stores.errors", "streaming"},
     "processors": set(),
     "doctor": set(),
     "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},

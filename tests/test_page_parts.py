@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from settings import ROOT
+from app import prepare
+from settings import ROOT, Settings
 from streaming import markup
 from streaming.assets import Assets
 from streaming.events import Event
@@ -106,6 +107,15 @@ def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:
     assert '<h2 id="get-apiexport">' in found.html
     assert 'href="/docs/protocols#durable-streams"' in found.html
     assert 'href="/docs"' in found.html
+
+
+def test_the_longest_document_is_rendered_before_there_are_workers(settings: Settings) -> None:
+    """By the master, which prepares; whoever is forked from it has the page, and nobody waits for it beside streams."""
+    markup._rendered.cache_clear()
+    prepare(settings)
+    rendered = markup._rendered.cache_info().misses
+    assert markup.document(ROOT / "docs" / "http.md").title
+    assert (rendered, markup._rendered.cache_info().misses) == (1, 1)
 
 
 def test_every_link_within_the_docs_leads_somewhere(client: FlaskClient) -> None:
