@@ -23,9 +23,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from llm import messages
 from llm.models import Models
 from settings import Settings
-from stores.base import Config, Log
-from stores.errors import StreamClosed
-from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, topics
+from stores.base import Log
+from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, publishing, topics
 from streaming.begun import Begun
 from streaming.body_limits import limited
 from streaming.chat_answers import chats
@@ -34,7 +33,7 @@ from streaming.chat_parts import Parts
 from streaming.chats import Ask
 from streaming.cursors import Parameters
 from streaming.duplex import duplex
-from streaming.errors import BadRequest, Conflict, Problem, Unauthorized, UnsupportedType
+from streaming.errors import BadRequest, Problem, Unauthorized, UnsupportedType
 from streaming.events import json_event
 from streaming.framings import Text
 from streaming.multipart import FormFile
@@ -48,7 +47,6 @@ blueprint = Blueprint("forms", __name__)
 FORM_BYTES = 2**20
 MOST_TRANSFORMS = 8
 MESSAGE_CHARS = 20_000
-_TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
 _CHAT_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 _SHOWN = ("text/", "application/x-ndjson")
 _ENDINGS = {"application/x-ndjson": "ndjson", "text/csv": "csv", "text/plain": "txt"}
@@ -180,7 +178,7 @@ def _transform_page(names: list[str], text: str, sentence: str) -> str:
 @blueprint.get("/events/list")
 def list_events() -> Response:
     query = Parameters("topic", "follow")
-    topic, follow = query.text("topic", "default", *_TOPIC), query.flag("follow")
+    topic, follow = query.text("topic", "default", *publishing.NAME), query.flag("follow")
     log: Log = current_app.extensions["log"]
     reader = topics.Reader(log, topics.begin_at(log, [topic], ""), topics.frame)
     page = partial(_events_page, topic, follow)
@@ -191,17 +189,11 @@ def list_events() -> Response:
 @limited("appends")
 def publish() -> AnyResponse:
     query = Parameters("topic")
-    topic = query.text("topic", "default", *_TOPIC)
+    topic = query.text("topic", "default", *publishing.NAME)
     text = _fields().get("message", [""])[0]
     if not text.strip():
         raise BadRequest("There is nothing to publish.", parameter="message")
-    kept = Config("application/json", keep_events=current_app.extensions["settings"].NOTIFICATIONS_KEEP)
-    log: Log = current_app.extensions["log"]
-    try:
-        with current_app.extensions["kept"].making(callers.key(), topics.path(topic)):
-            log.append(topics.path(topic), [json_event({"message": text}, "notification")], create=kept)
-    except StreamClosed as error:
-        raise Conflict("This topic is closed.", parameter="topic") from error
+    publishing.publish(topic, json_event(publishing.message(text), "notification"))
     return redirect(f"/events/list?topic={topic}", 303)
 
 

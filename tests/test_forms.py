@@ -12,10 +12,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stores.base import Config
 from streaming import page_framings
 from streaming.events import Event
 from streaming.page_framings import HOLE, RESTARTED, Page
@@ -334,6 +336,24 @@ def test_what_is_published_by_a_form_is_in_the_list(client: FlaskClient) -> None
     for status, path in ((400, "/events/list?topic=a+b"), (400, "/events/list?follow=2"), (400, "/events/list?x=1")):
         assert client.get(path).status_code == status
     assert client.post("/events/list", data={"message": " "}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("message", "taken"),
+    [("x" * 65_536, True), ("x" * 65_537, False), ("ü" * 32_768, True), ("ü" * 32_769, False), ("x" * 200_000, False)],
+    ids=["64 KiB", "more", "64 KiB of two bytes each", "more of them", "much more"],
+)
+def test_a_form_publishes_no_more_than_the_api(client: FlaskClient, message: str, taken: bool) -> None:
+    """The bound is of the message: both routes refuse the same one, however many bytes it takes as a form."""
+    assert client.post("/api/notifications?topic=t", data=message.encode()).status_code == (201 if taken else 413)
+    assert client.post("/events/list?topic=t", data={"message": message}).status_code == (303 if taken else 413)
+
+
+def test_a_topic_that_is_closed_takes_no_form(app: Flask, client: FlaskClient) -> None:
+    """Nor anything else: a conflict, as of the API."""
+    app.extensions["log"].append("notifications/t", [], create=Config("application/json"), close=True)
+    for path in ("/api/notifications?topic=t", "/events/list?topic=t"):
+        assert client.post(path, data={"message": "x"}).status_code == 409
 
 
 def test_a_list_that_follows_grows_while_it_is_open(forms: LiveServer) -> None:

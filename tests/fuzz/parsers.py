@@ -48,6 +48,7 @@ from streaming import (
     media_types,
     origins,
     positions,
+    publishing,
     queries,
     ranges,
     static_tokens,
@@ -271,7 +272,7 @@ def _cursors(data: bytes) -> None:
         for read in (
             lambda: cursors.Parameters("a", "b", lists=("c",)).integer("a", 1, 0, 100),
             lambda: cursors.Parameters("a", "b", lists=("c",)).number("b", 1.0, 0.0, 60.0),
-            lambda: cursors.Parameters("a", "b", lists=("c",)).texts("c", "x", *events_blueprint.TOPIC, most=16),
+            lambda: cursors.Parameters("a", "b", lists=("c",)).texts("c", "x", *publishing.NAME, most=16),
             lambda: cursors.Parameters("a", "b", lists=("c",)).flag("a"),
         ):
             with contextlib.suppress(Problem):
