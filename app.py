@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -56,6 +56,7 @@ from streaming import (
     cross_origin,
     markup,
     metrics,
+    page_policy,
     rate_limits,
     refusals,
     sent_limits,
@@ -174,8 +175,7 @@ def _route(app: Flask, settings: Settings) -> None:
 
 def _unauthorized(problem: Unauthorized) -> Response:
     """A page asks for the token itself."""
-    of_page = request.blueprint in ("pages", "forms")
-    return access_blueprint.form_instead(problem) if of_page else refusals.problem_response(problem)
+    return access_blueprint.form_instead(problem) if page_policy.of_page() else refusals.problem_response(problem)
 
 
 class NoSession(SessionInterface):

@@ -67,12 +67,8 @@ def _packed(page: bytes) -> bytes:
 
 
 def shown(refusal: Response) -> Response:
-    """Return a refusal as a page, where somebody sees it: asked for with a browser, and no route of the API."""
-    if request.blueprint not in ("pages", "forms", None) or "text/html" not in request.headers.get("Accept", ""):
-        return refusal
-    refusal.set_data(render_template("refused.html", **refusal.get_json()))
-    refusal.content_type = "text/html; charset=utf-8"
-    return page_policy.secure(refusal)
+    """Return a refusal as a page, where somebody sees it."""
+    return page_policy.shown(refusal, lambda told: render_template("refused.html", **told))
 
 
 @blueprint.get("/")

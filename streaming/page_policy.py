@@ -1,10 +1,21 @@
-"""What every page says of itself: that nobody may frame it, sniff it, or put a script or a style into it."""
+"""What every page says of itself: that nobody may frame it, sniff it, or put a script or a style into it; and for whom
+a refusal is a page.
+
+Rules:
+- A refusal is a page where somebody sees it: a browser asks for a page, or for what is none of ours. What the API
+  refuses stays what its programs read, also in the address bar.
+"""
 
 from __future__ import annotations
 
-from flask import Response, current_app
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Response, current_app, request
 
 from streaming.assets import Assets
+
+_API = ("/api/", "/v1/")
 
 
 def secure(response: Response) -> Response:
@@ -31,3 +42,24 @@ def policy(style: str) -> str:
         "require-trusted-types-for 'script'",
     )
     return "; ".join(rules)
+
+
+def of_page() -> bool:
+    """Whether the request is for a page, whoever asks."""
+    return request.blueprint in ("pages", "forms")
+
+
+def seen() -> bool:
+    """Whether somebody sees what is answered: a browser asks, for a page or for what no route is there for."""
+    nowhere = request.blueprint is None and not request.path.startswith(_API)
+    return (of_page() or nowhere) and "text/html" in request.headers.get("Accept", "")
+
+
+def shown(refusal: Response, page: Callable[[Mapping[str, Any]], str]) -> Response:
+    """Return the refusal as the page that ``page`` makes of the problem's members, where somebody sees it."""
+    # To an EventSource that comes back it is events (streaming/reconnects.py).
+    if refusal.mimetype != "application/problem+json" or not seen():
+        return refusal
+    refusal.set_data(page(refusal.get_json()))
+    refusal.content_type = "text/html; charset=utf-8"
+    return secure(refusal)

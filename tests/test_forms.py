@@ -412,3 +412,23 @@ def test_what_is_not_there_is_a_page_for_a_browser(client: FlaskClient, path: st
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert client.get(path).mimetype == "application/problem+json"
     assert client.get("/api/download/nothing", headers=BROWSER).mimetype == "application/problem+json"
+
+
+def test_what_the_api_refuses_is_no_page(client: FlaskClient) -> None:
+    """Also where no route of it is there, or not for this method, and a browser asks."""
+    for method, path, status in (("GET", "/api/nothing", 404), ("POST", "/api/sse", 405), ("GET", "/v1/nothing", 404)):
+        with client.open(path, method=method, headers=BROWSER) as answer:
+            assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), path
+    with client.get("/apiary", headers=BROWSER) as answer:
+        assert (answer.status_code, answer.mimetype) == (404, "text/html")
+
+
+def test_a_refusal_that_is_events_stays_events(make_client: Callable[..., FlaskClient]) -> None:
+    """Who comes back with a cursor may be an EventSource, and is told in its language; others get the page."""
+    client = make_client(MAX_STREAMS=0)
+    headers = {"Accept": "text/html,*/*"}
+    with client.get("/events/list", headers=headers | {"Last-Event-ID": "x"}) as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+        assert b"event: stream-error\n" in answer.data
+    with client.get("/events/list", headers=headers) as answer:
+        assert (answer.status_code, answer.mimetype) == (503, "text/html")
