@@ -4,7 +4,7 @@ Rules:
 - A page arrives as its stream does: what a model says, what comes back, what is published stands in it at once.
 - Nothing is kept here: a conversation is in the form that goes on with it, and a question that is sent again (a reload)
   joins the run that answers it.
-- What is refused before the first byte is the page with one sentence, under the status that it has.
+- What is refused before the first byte is, for a browser, the page with one sentence, under the status that it has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from llm import messages
 from llm.models import Models
 from settings import Settings
 from stores.base import Log
-from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, publishing, topics
+from streaming import (
+    bodies,
+    callers,
+    chat_answers,
+    file_names,
+    page_framings,
+    page_policy,
+    publishing,
+    refusals,
+    topics,
+)
 from streaming.begun import Begun
 from streaming.body_limits import limited
 from streaming.chat_answers import chats
@@ -219,10 +229,5 @@ def _fields() -> dict[str, list[str]]:
 
 
 def _refused(problem: Problem, page: Callable[[str], str]) -> Response:
-    """The page with what is wrong said in it."""
-    response = Response(page(problem.detail), problem.status, content_type=Page.content_type)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers.update(problem.headers)
-    if problem.retry_after_s is not None:
-        response.headers["Retry-After"] = str(round(problem.retry_after_s + 0.5))
-    return response
+    """The page with what is wrong said in it, where a browser asks."""
+    return page_policy.shown(refusals.problem_response(problem), lambda told: page(told["detail"]))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from stores.base import Config
 from streaming import page_framings
+from streaming.accounts import tally
 from streaming.events import Event
 from streaming.page_framings import HOLE, RESTARTED, Page
 from tests.fake_openai import CUT, WHOLE, FakeOpenAI, finish, token
@@ -222,6 +223,30 @@ def test_a_model_that_refuses_is_a_status_and_a_page(forms: LiveServer, upstream
     assert answer.header("content-type") == "text/html; charset=utf-8"
     assert len(read.text("p alert")[0]) > 10
     assert read.text("textarea prompt") == ["Are you there?"]
+
+
+@pytest.mark.parametrize(("status", "told"), [(500, 502), (429, 429)])
+def test_a_model_that_refuses_is_a_problem_for_a_program(
+    forms: LiveServer, upstream: FakeOpenAI, status: int, told: int
+) -> None:
+    """Who asks for no page gets what the API says, with what the model says of when to come again."""
+    headers = {"Content-Type": "application/json", "Retry-After": "7"}
+    upstream.plays(b'{"error":{"message":"no"}}', status=status, headers=headers)
+    for accept, type in (("*/*", "application/problem+json"), ("text/html", "text/html; charset=utf-8")):
+        with RawClient(forms.port) as client:
+            body = urlencode([("id", uuid.uuid4().hex), ("message", "Are you there?")]).encode()
+            answer = client.request("POST", "/chat", [("Content-Type", FORM), ("Accept", accept)], body).read_to_end()
+        assert (answer.status, answer.header("content-type")) == (told, type)
+        assert answer.header("cache-control") == "no-store"
+        assert answer.header("retry-after") == ("7" if status == 429 else "")
+
+
+def test_a_refused_form_is_counted(client: FlaskClient) -> None:
+    """As every other refusal is, also where it is a page with what was typed still in it."""
+    before = tally.refused["400"]
+    with convert(client, to="ndjson-to-csv", text="no json") as answer:
+        assert (answer.status_code, answer.mimetype) == (400, "text/html")
+    assert tally.refused["400"] == before + 1
 
 
 @pytest.mark.parametrize(
