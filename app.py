@@ -157,13 +157,13 @@ def _route(app: Flask, settings: Settings) -> None:
         app.register_blueprint(module.blueprint)
     app.cli.add_command(doctor.command)
     app.cli.add_command(token_commands.commands)
-    app.register_error_handler(Problem, lambda problem: pages.shown(refusals.problem_response(problem)))
+    app.register_error_handler(Problem, _refused)
     app.register_error_handler(Unauthorized, _unauthorized)
     app.register_error_handler(HTTPException, lambda error: pages.shown(refusals.http_error(error)))
     app.register_error_handler(StoreError, lambda error: pages.shown(refusals.store_error(error)))
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
-    rate_limits.limit(app, settings, refusals.problem_response)
+    rate_limits.limit(app, settings, _refused)
     body_limits.open_limits(app, settings)
     sent_limits.limit(app, settings)
     cross_origin.allow(app, settings.CORS_ORIGINS)
@@ -171,6 +171,10 @@ def _route(app: Flask, settings: Settings) -> None:
     if hops := settings.TRUSTED_PROXIES:
         wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=0)
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's docs have it
+
+
+def _refused(problem: Problem) -> Response:
+    return pages.shown(refusals.problem_response(problem))
 
 
 def _unauthorized(problem: Unauthorized) -> Response:

@@ -457,3 +457,13 @@ def test_a_refusal_that_is_events_stays_events(make_client: Callable[..., FlaskC
         assert b"event: stream-error\n" in answer.data
     with client.get("/events/list", headers=headers) as answer:
         assert (answer.status_code, answer.mimetype) == (503, "text/html")
+
+
+def test_who_asks_for_pages_too_often_is_told_so_by_one(make_client: Callable[..., FlaskClient]) -> None:
+    """With when to come again, as everybody; a program gets the problem."""
+    client = make_client(RATE_LIMIT="1/minute")
+    assert client.get("/chat", headers=BROWSER).status_code == 200
+    for headers, type in ((BROWSER, "text/html"), ({}, "application/problem+json")):
+        with client.get("/chat", headers=headers) as answer:
+            assert (answer.status_code, answer.mimetype) == (429, type)
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
