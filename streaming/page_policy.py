@@ -2,6 +2,7 @@
 a refusal is a page.
 
 Rules:
+- What has been said of a response before is not said anew: a picture has its own policy, a refusal is not stored.
 - A refusal is a page where somebody sees it: a browser asks for a page, or for what is none of ours. What the API
   refuses stays what its programs read, also in the address bar.
 """
@@ -21,11 +22,11 @@ _API = ("/api/", "/v1/")
 def secure(response: Response) -> Response:
     """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
     assets: Assets = current_app.extensions["assets"]
-    response.headers["Content-Security-Policy"] = policy(assets.style_source)
+    response.headers.setdefault("Content-Security-Policy", policy(assets.style_source))
     # Not "no-referrer": by plain HTTP, where browsers send no Sec-Fetch-Site, the forms of our own pages would come
     # from the origin "null" (Fetch Standard, 3.1.3), and be refused as somebody else's.
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response
 
 

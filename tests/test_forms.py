@@ -428,13 +428,16 @@ def test_a_form_by_plain_http_says_where_it_comes_from(client: FlaskClient) -> N
         assert answer.status_code == status, origin
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/video?id=nothing", "/export?table=nothing", "/docs/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/video?id=nothing", "/export?table=nothing", "/docs/nothing", "/docs/plots/nothing.svg"]
+)
 def test_what_is_not_there_is_a_page_for_a_browser(client: FlaskClient, path: str) -> None:
     """With its status and the page's policy; a program gets the problem, and so does whoever asks the API."""
     with client.get(path, headers=BROWSER) as answer:
         assert (answer.status_code, answer.content_type) == (404, "text/html; charset=utf-8")
         assert Read(answer.text).text("h1") == ["Not Found"]
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
     assert client.get(path).mimetype == "application/problem+json"
     assert client.get("/api/download/nothing", headers=BROWSER).mimetype == "application/problem+json"
 

@@ -196,5 +196,6 @@ def test_pictures_of_documents_are_served_beside_them(client: FlaskClient) -> No
         assert answer.data == each.read_bytes()
         assert answer.content_type == "image/svg+xml"
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline';")
+        assert answer.headers["Cache-Control"] == "no-cache"
     for name in ("nothing.svg", "..%2fimages%2fx.svg", "Makefile.svg", "nothing.png"):
         assert client.get(f"/docs/plots/{name}").status_code == 404
