@@ -27,7 +27,7 @@ from stores import slices
 from stores.bodies import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
 from stores.errors import NoUpload, PartMissing, StoreError
-from stores.uploads import link_free, lock
+from stores.uploads import link_free, lock, locked
 from streaming.file_names import numbered
 
 FOLDER = ".resumable"
@@ -44,7 +44,7 @@ class FileResumables:
     """Below ``root``, the folder of finished files. They expire ``keep_s`` seconds after the last write or the end."""
 
     def __init__(self, root: Path, keep_s: float, disk: Disk | None = None) -> None:
-        self._root = root
+        self.root = root
         self._keep_s = keep_s
         self.disk = disk or Disk()
         self._folder = root / FOLDER
@@ -79,34 +79,34 @@ class FileResumables:
             raise StoreError("This upload cannot be read.") from error
 
     def hold(self, id: str) -> Held | None:
-        descriptor = -1
-        if not self.look(id).over:
-            try:
-                descriptor = os.open(self.path(id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-                if not lock(descriptor):
-                    os.close(descriptor)
-                    return None
-            except OSError:
-                descriptor = -1  # finished or deleted since the look
+        descriptor = -1 if self.look(id).over else self._locked(id)
+        if descriptor is None:
+            return None
+        held = None
         try:
             upload = self.look(id)  # what is known may have been changed by the last one who held it
-        except StoreError:
-            if descriptor >= 0:
+            if descriptor < 0 and not upload.over:
+                raise NoUpload("There is no such upload.")
+            held = Held(self, upload, -1 if upload.over else descriptor)
+        finally:
+            if descriptor >= 0 and (held is None or held.upload.over):
                 os.close(descriptor)
-            raise
-        if descriptor < 0 and not upload.over:
-            raise NoUpload("There is no such upload.")
-        if upload.over and descriptor >= 0:
-            os.close(descriptor)
-            descriptor = -1
-        return Held(self, upload, descriptor)
+        return held
+
+    def _locked(self, id: str) -> int | None:
+        """Its file, open and locked; -1: there is none any more, None: another one holds it. Raises StoreError."""
+        with contextlib.suppress(FileNotFoundError):
+            return locked(self.path(id))
+        return -1
 
     def whole(self, id: str) -> int | None:
         try:
             part = self.look(id)
             size = self.path(id).stat().st_size
-        except (NoUpload, OSError):
+        except (NoUpload, FileNotFoundError):
             raise PartMissing("A part of the final upload is not there.") from None
+        except OSError as error:
+            raise StoreError("A part of the final upload cannot be read.") from error
         if not part.partial:
             raise PartMissing("A part of the final upload is no partial upload.")
         return size if size == part.length else None
@@ -154,23 +154,11 @@ class FileResumables:
             return self.hold(id)
         except NoUpload:
             pass
-        descriptor = -1
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(self.path(id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            if not lock(descriptor):  # it is being made
-                os.close(descriptor)
-                return None
-        return Held(self, Upload(id, ""), descriptor)
-
-    def dispose(self) -> None:
-        self.disk.dispose()
+        descriptor = self._locked(id)
+        return None if descriptor is None else Held(self, Upload(id, ""), descriptor)  # None: it is being made
 
     def path(self, id: str, suffix: str = "") -> Path:
         return self._folder / (id + suffix)
-
-    @property
-    def root(self) -> Path:
-        return self._root
 
 
 class Held:

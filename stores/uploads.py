@@ -21,7 +21,7 @@ from pathlib import Path
 
 from stores.bodies import Feed
 from stores.disk import Disk, GrowingFile, store_error
-from stores.errors import NameTaken
+from stores.errors import NameTaken, StoreError
 from streaming.file_names import numbered
 
 
@@ -48,7 +48,7 @@ class FileUploads:
         limit = time.time() - age_s
         swept = 0
         for part in self._root.glob(".part-*"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, StoreError):
                 if part.stat().st_mtime < limit and _nobodys(part):
                     part.unlink()
                     swept += 1
@@ -125,12 +125,36 @@ def lock(descriptor: int) -> bool:
     return True
 
 
-def _nobodys(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+def locked(path: Path) -> int | None:
+    """Open the file and lock it; return its descriptor, None where another one works on it.
+
+    Raises FileNotFoundError, and StoreError for all else that is wrong (no descriptor is left, a disk that fails): who
+    was told then that his upload has gone would begin anew.
+    """
+    descriptor = -1
     try:
-        return lock(descriptor)
-    finally:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if lock(descriptor):
+            return descriptor
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        _close(descriptor)
+        raise StoreError("The upload could not be opened.") from error
+    _close(descriptor)
+    return None
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
         os.close(descriptor)
+
+
+def _nobodys(path: Path) -> bool:
+    if (descriptor := locked(path)) is None:
+        return False
+    os.close(descriptor)
+    return True
 
 
 def _same(path: Path, other: Path) -> bool:
