@@ -34,6 +34,7 @@ from streaming import (
     publishing,
     refusals,
     topics,
+    transforming,
 )
 from streaming.begun import Begun
 from streaming.body_limits import limited
@@ -42,20 +43,18 @@ from streaming.chat_index import digest
 from streaming.chat_parts import Parts
 from streaming.chats import Ask
 from streaming.cursors import Parameters
-from streaming.duplex import duplex
 from streaming.errors import BadRequest, Problem, Unauthorized, UnsupportedType
 from streaming.events import json_event
 from streaming.framings import Text
 from streaming.multipart import FormFile
 from streaming.page_framings import Answer, Page
-from streaming.pipeline import TRANSFORMS, Limits, Pipeline
+from streaming.pipeline import TRANSFORMS
 from streaming.response import respond
 from streaming.slowness import Slowest
 
 blueprint = Blueprint("forms", __name__)
 
 FORM_BYTES = 2**20
-MOST_TRANSFORMS = 8
 MESSAGE_CHARS = 20_000
 _CHAT_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 _SHOWN = ("text/", "application/x-ndjson")
@@ -134,29 +133,25 @@ def transform() -> Response:
     text = "" if first else fields.get("text", [""])[0].replace("\r\n", "\n")
     page = partial(_transform_page, names, text)
     try:
-        answer, pipeline = _transformed(names, chain([first or text.encode()], file), bool(first or text))
+        answer, framing = _transformed(names, chain([first or text.encode()], file), bool(first or text))
     except Unauthorized:
         raise
     except Problem as problem:
         return _refused(problem, page)
-    if save or not pipeline.content_type.startswith(_SHOWN):
-        named = {"Content-Disposition": _disposition(form.filename, pipeline.content_type)}
-        return respond(answer, Text(pipeline.content_type), headers=named, cut_after_error=True)
+    if save or not framing.content_type.startswith(_SHOWN):
+        named = {"Content-Disposition": _disposition(form.filename, framing.content_type)}
+        return respond(answer, framing, headers=named, cut_after_error=True)
     return respond(answer, Page(page, page_framings.text))
 
 
-def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple[Begun, Pipeline]:
-    settings: Settings = current_app.extensions["settings"]
+def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple[Begun, Text]:
     if not some:
         raise BadRequest("There is nothing to transform: type a text, or choose a file.", parameter="text")
-    if len(names) > MOST_TRANSFORMS:
-        raise BadRequest(f"There may be at most {MOST_TRANSFORMS} transforms in a row.", parameter="to")
+    if len(names) > transforming.MOST:
+        raise BadRequest(f"There may be at most {transforming.MOST} transforms in a row.", parameter="to")
     if unknown := set(names) - set(TRANSFORMS):
         raise BadRequest(f"{unknown.pop()[:40]!r} is no transform.", parameter="to")
-    pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
-    answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    # As of the API: longer than a body may stall.
-    return Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S), pipeline
+    return transforming.transformed(names, pieces)
 
 
 def _multipart() -> FormFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -325,17 +326,34 @@ def test_a_refusal_is_in_the_page(client: FlaskClient) -> None:
         assert answer.status_code == 415
 
 
+def begin(client: RawClient, to: str, query: str = "") -> RawClient:
+    """Send the form of a file up to where its bytes begin."""
+    fields = [f"POST /transform{query} HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b"]
+    client.send("\r\n".join([*fields, "Transfer-Encoding: chunked", "", ""]).encode(), "POST")
+    return client.send_chunk(
+        b'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n%b\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' % to.encode()
+    )
+
+
+def test_what_is_saved_and_fails_says_so(forms: LiveServer) -> None:
+    """As of the API: NDJSON tells it in its last line, and the connection is cut, so that no browser keeps it."""
+    with RawClient(forms.port) as client:
+        # The last line end may be that of a boundary, and is not taken before it is known to be none.
+        sent = begin(client, "csv-to-ndjson", "?save=1").send_chunk(b"a,b\n1,2\n3\n")
+        sent.read_body_until(b'{"a":"1","b":"2"}\n')
+        answer = client.send_chunk(b"\r\n--b--\r\n").send_chunk(b"").read_to_end()
+    assert json.loads(answer.body.splitlines()[-1]) == {
+        "error": "Record 3 has not as many fields as the header, which has 2."
+    }
+    assert answer.end == "cut"
+
+
 def test_an_answer_is_there_before_the_form_has_ended(forms: LiveServer) -> None:
     """A form whose file is still arriving is answered meanwhile, byte for byte as the file comes."""
-    head = (
-        b'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\nupper\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
-    )
     line = b"never dry\n" * 1000
     with RawClient(forms.port) as client:
-        fields = ["POST /transform HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b"]
-        client.send("\r\n".join([*fields, "Transfer-Encoding: chunked", "", ""]).encode(), "POST")
-        client.send_chunk(head + line)
+        begin(client, "upper").send_chunk(line)
         client.read_body_until(b"NEVER DRY")
         assert client.answer.end == ""
         client.send_chunk(line + b"\r\n--b--\r\n").send_chunk(b"")
