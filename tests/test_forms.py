@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -23,8 +24,9 @@ from streaming import page_framings
 from streaming.accounts import tally
 from streaming.events import Event
 from streaming.page_framings import HOLE, RESTARTED, Page
+from streaming.response import pump
 from tests.fake_openai import CUT, WHOLE, FakeOpenAI, finish, token
-from tests.harness import Answer, LiveServer, RawClient
+from tests.harness import Answer, LiveServer, RawClient, eventually
 from tests.pieces import CUTS, cut
 from tests.tokens import bearer, static
 
@@ -106,9 +108,45 @@ def test_the_end_of_a_page_says_how_its_stream_ended() -> None:
     assert framing.close() == b"</main>"
     assert framing.error("It broke.") == b"</main>It broke."
     assert framing.drain is not None
-    assert framing.drain() == f'</main>{RESTARTED}<meta http-equiv="refresh" content="1">'.encode()
+    again = re.compile(re.escape(f"</main>{RESTARTED}") + '<meta http-equiv="refresh" content="([0-9]+)">')
+    told = [again.fullmatch(framing.drain().decode()) for _ in range(200)]
+    # Spread, or all pages would come in the same second, and most of them too early.
+    assert {int(each[1]) for each in told if each} == {2, 3, 4, 5, 6}
+    assert all(told)
     assert page(page_framings.row).drain is None
-    assert Read(f"<p>a{framing.idle().decode()}b</p>").texts["p"] == ["ab"]
+
+
+@given(st.text(st.sampled_from("aß€😀\r\n<&")), CUTS)
+def test_a_heartbeat_may_follow_whatever_was_written(text: str, cuts: list[int]) -> None:
+    """Between any two pieces, and the browser reads what it reads without: no character and no line end is split."""
+    framing = page(page_framings.text)
+    pieces = [framing.encode(Event(each)) + framing.idle() for each in cut(text.encode(), cuts)]
+    out = framing.open() + b"".join(pieces) + framing.close()
+    assert Read(lines(out.decode())).texts["main"] == [lines(text)]
+
+
+def lines(text: str) -> str:
+    """What a browser does with line ends before it reads a page (HTML standard, 13.2.3.5)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def test_a_heartbeat_waits_for_the_rest_of_a_character() -> None:
+    """A source that rests in the middle of one, longer than a heartbeat: the page stays UTF-8."""
+    items = [Event(b"stra\xc3"), None, None, Event(b"\x9fe\r"), None, Event(b"\n")]
+    frames = [frame for frame in pump(iter(items), page(page_framings.text), {}, 0.0) if isinstance(frame, bytes)]
+    out = b"".join(frames)
+    assert Read(lines(out.decode())).texts["main"] == ["straße\n"]
+    assert out.count(b"<!-- -->") >= 2
+
+
+@pytest.mark.parametrize("left", [b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\r"])
+@pytest.mark.parametrize("end", ["close", "error", "drain"])
+def test_what_waits_for_more_is_written_at_the_end(left: bytes, end: str) -> None:
+    """Nothing that came is left out, whatever ended the stream in the middle of a character."""
+    framing = page(page_framings.text, again=True)
+    assert framing.encode(Event(b"a" + left)) == b"a"
+    ends = {"close": framing.close, "error": lambda: framing.error("It broke."), "drain": framing.drain}
+    assert ends[end]().startswith(left + b"</main>")
 
 
 # Chat
@@ -406,6 +444,23 @@ def test_a_list_that_follows_grows_while_it_is_open(forms: LiveServer) -> None:
         publisher.request("POST", "/events/list?topic=t", [("Content-Type", FORM)], b"message=one").read_to_end()
         client.read_body_until(b'<code>{"message":"one"}</code>')
         assert b"</html>" not in client.read_body_until(b"<!-- -->").body
+
+
+def test_a_list_that_follows_comes_again_after_a_restart(live_server: Callable[..., LiveServer]) -> None:
+    """SIGHUP ends it as a page that says so and asks anew; what was published meanwhile is in the one that comes."""
+    server = live_server()
+    (old,) = server.pids()
+    with RawClient(server.port) as client:
+        client.request("GET", "/events/list?topic=t&follow=1").read_body_until(b"connected")
+        server.signal(signal.SIGHUP)
+        answer = client.read_to_end()
+    assert answer.end == "clean"
+    assert RESTARTED in Read(answer.body.decode()).text("p alert")
+    assert re.search(rb'<meta http-equiv="refresh" content="[2-6]">$', answer.body)
+    eventually(lambda: server.pids() and old not in server.pids(), 20.0, "a new worker")
+    with RawClient(server.port) as client, RawClient(server.port) as publisher:
+        publisher.request("POST", "/events/list?topic=t", [("Content-Type", FORM)], b"message=one").read_to_end()
+        client.request("GET", "/events/list?topic=t&follow=1").read_body_until(b'<code>{"message":"one"}</code>')
 
 
 # Who may, and what is refused
