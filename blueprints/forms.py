@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 import msgspec
 from flask import Blueprint, Response, current_app, redirect, render_template, request
@@ -215,12 +215,16 @@ def _fields() -> dict[str, list[str]]:
         raise UnsupportedType("Send the form as application/x-www-form-urlencoded.")
     settings: Settings = current_app.extensions["settings"]
     body = bodies.read_all(request.environ, FORM_BYTES, Slowest.of(settings))
+    most = 2 * messages.LIMIT_MESSAGES
     try:
-        # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
-        lines = body.decode().replace("%0D%0A", "%0A")
-        return parse_qs(lines, keep_blank_values=True, max_num_fields=2 * messages.LIMIT_MESSAGES, errors="strict")
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, errors="strict")
     except ValueError as error:  # UnicodeDecodeError, too
         raise BadRequest("The form cannot be read.") from error
+    fields: dict[str, list[str]] = {}
+    for name, value in pairs:
+        # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
+        fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
+    return fields
 
 
 def _refused(problem: Problem, page: Callable[[str], str]) -> Response:

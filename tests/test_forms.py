@@ -364,6 +364,13 @@ def test_a_refusal_is_in_the_page(client: FlaskClient) -> None:
         assert answer.status_code == 415
 
 
+def test_a_field_without_a_name_is_none(client: FlaskClient) -> None:
+    """RFC 7578, 4.2: each has one; a form that forgets it is refused as what it is."""
+    body = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
+    with client.post("/transform", data=body, content_type="multipart/form-data; boundary=b") as answer:
+        assert (answer.status_code, answer.json["detail"]) == (400, "A field of the form has no name.")
+
+
 def begin(client: RawClient, to: str, query: str = "") -> RawClient:
     """Send the form of a file up to where its bytes begin."""
     fields = [f"POST /transform{query} HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b"]
@@ -378,7 +385,7 @@ def test_what_is_saved_and_fails_says_so(forms: LiveServer) -> None:
     """As of the API: NDJSON tells it in its last line, and the connection is cut, so that no browser keeps it."""
     with RawClient(forms.port) as client:
         # The last line end may be that of a boundary, and is not taken before it is known to be none.
-        sent = begin(client, "csv-to-ndjson", "?save=1").send_chunk(b"a,b\n1,2\n3\n")
+        sent = begin(client, "csv-to-ndjson", "?save=1").send_chunk(b"a,b\n1,2\n3\n4")
         sent.read_body_until(b'{"a":"1","b":"2"}\n')
         answer = client.send_chunk(b"\r\n--b--\r\n").send_chunk(b"").read_to_end()
     assert json.loads(answer.body.splitlines()[-1]) == {
@@ -428,6 +435,14 @@ def test_a_form_publishes_no_more_than_the_api(client: FlaskClient, message: str
     """The bound is of the message: both routes refuse the same one, however many bytes it takes as a form."""
     assert client.post("/api/notifications?topic=t", data=message.encode()).status_code == (201 if taken else 413)
     assert client.post("/events/list?topic=t", data={"message": message}).status_code == (303 if taken else 413)
+
+
+def test_line_ends_of_a_form_are_the_persons(client: FlaskClient) -> None:
+    """Browsers make each of them a CRLF, however whoever sends the form writes that."""
+    for body in ("message=a%0D%0Ab", "message=a%0d%0ab", "message=a%0Ab", "message=a\r\nb"):
+        assert client.post("/events/list?topic=t", data=body, content_type=FORM).status_code == 303
+    with client.get("/api/events?topic=t") as answer:
+        assert answer.text.count('{"message":"a\\nb"}') == 4
 
 
 def test_a_topic_that_is_closed_takes_no_form(app: Flask, client: FlaskClient) -> None:
