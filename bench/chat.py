@@ -22,7 +22,7 @@ from bench.load import percentile
 from bench.processes import cpu_s
 from bench.turns import ratio
 from settings import ROOT
-from tests.harness import LiveServer, free_port
+from tests.harness import free_port
 
 TOKENS, GAP_S = 200, 0.02
 CHATS, CROWD = 100, 500
@@ -71,14 +71,10 @@ def read(port: int, pid: int, path: str, chats: int, apart_s: float = 0.0) -> Ou
 @contextmanager
 def perennial(folder: Path, model_port: int) -> Iterator[tuple[int, int]]:
     """The port and the worker of our server."""
-    environ = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "CHAT_MODEL": "bench", "LOG_LEVEL": "WARNING"}
+    environ = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "CHAT_MODEL": "bench"}
     environ |= {"CHAT_RUNS_PER_CALLER": "1000", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    server = LiveServer(folder / "chat", environ)
-    try:
-        server.start()
+    with processes.ours(folder / "chat", environ) as server:
         yield server.port, server.pids()[0]
-    finally:
-        server.stop()
 
 
 def typed_chunks(folder: Path, model_port: int) -> AbstractContextManager[tuple[int, int]]:

@@ -13,11 +13,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from bench import processes
 from bench.load import resident_bytes
 from bench.processes import answer_of, cpu_s
 from bench.report import NotMeasured
@@ -75,19 +76,14 @@ def build(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def perennial(folder: Path, application: str = "wsgi:app", **env: str) -> Iterator[LiveServer]:
+def perennial(folder: Path, application: str = "wsgi:app", **env: str) -> AbstractContextManager[LiveServer]:
     """A server that takes more than 10,000 connections.
 
     Nothing stands around it: one call more in the way of a request is a page of memory more for each that is open.
     """
-    environ = {"LOG_LEVEL": "WARNING", "MAX_STREAMS": "12000"} | env
+    environ = {"MAX_STREAMS": "12000"} | env
     environ["GUNICORN_CMD_ARGS"] = "--worker-connections 13000 --backlog 4096 --access-logfile /dev/null"
-    server = LiveServer(folder, environ, application=application)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+    return processes.ours(folder, environ, application)
 
 
 def topic(server: LiveServer, name: str) -> Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench import bare_relay, chat, exports
+from bench import bare_relay, chat, exports, processes
 from bench import files as file_bench
 from bench.ground import Ground
 from bench.grown import Grown
@@ -81,19 +81,15 @@ def workers(ground: Ground, counts: tuple[int, ...]) -> Grown:
 
 def _throughput(ground: Ground, folder: Path, workers: int) -> tuple[float, float]:
     """Rows a second of the exports, and answers a second."""
-    env = {"DATABASE_URL": f"sqlite:///{folder}/people.db", "EXPORT_TABLES": "people", "LOG_LEVEL": "WARNING"}
+    env = {"DATABASE_URL": f"sqlite:///{folder}/people.db", "EXPORT_TABLES": "people"}
     env |= {"WEB_CONCURRENCY": str(workers), "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    server = LiveServer(folder / f"workers-{workers}", env, application="bench.empty:app")
-    try:
-        server.start()
+    with processes.ours(folder / f"workers-{workers}", env, "bench.empty:app") as server:
         total = EXPORTS * (5000 if ground.quick else ROWS)
         ways = {
             "exports": lambda: total / _exports_s(server),
             "views": lambda: file_bench.answers_per_s(server.port, "/empty"),
         }
         times = in_turn(ways, ground.runs)
-    finally:
-        server.stop()
     # The best: who comes first to an idle worker is decided by chance, and several may wait for one.
     return max(times["exports"]), max(times["views"])
 

@@ -21,6 +21,7 @@ def serving(folder: Path, application: str = "bench.peer:app", **env: str) -> It
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
     command += ["--timeout", "300", "--worker-connections", "6000", "--backlog", "4096", "--graceful-timeout", "2"]
+    command += ["--workers", "1"]
     with processes.serving([*command, application], port, folder, env) as process:
         eventually(lambda: processes.answers(port), 20)
         yield port, processes.child_of(process.pid)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from bench.load import MIB, Probe, watched
 from bench.report import NotMeasured
 from bench.turns import in_turn, ratio, spread
 from tests.harness import LiveServer, free_port
+from tests.nginx import PROGRAM, nginx
 
 WRITERS = 50
 _PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
@@ -48,7 +49,7 @@ def uploads(ground: Ground) -> None:
 
 
 def _one_put(ground: Ground, folder: Path, file: Path, server: LiveServer, synced: LiveServer) -> None:
-    if shutil.which("nginx") is None:
+    if PROGRAM is None:
         raise NotMeasured("nginx is not installed")
     want = "Want-Repr-Digest: sha-256=1\r\n"
     with _nginx(folder / "nginx") as (port, stored):
@@ -59,7 +60,7 @@ def _one_put(ground: Ground, folder: Path, file: Path, server: LiveServer, synce
             "nginx, then `sync -d`": lambda: _and_sync(lambda: _sent(port, "PUT /x", file), stored / "x"),
             "Perennial, UPLOADS_SYNC=full": lambda: _sent(synced.port, _POST, file),
         }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(stored, _stored(server), _stored(synced)))
+        times = in_turn(ways, ground.pairs, lambda: _clear(stored, _stored(server), _stored(synced)))
     ground.report.table(f"{ground.size} by one request", "server", "time", "ratio to nginx", "asked for")
     asked = {"Perennial": "≤ 0.8", "Perennial, SHA-256": "≤ 1.2"}
     for name, each in times.items():
@@ -75,7 +76,7 @@ def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> 
             "@tus/server": lambda: _patch(port, "/files", file),
             "Perennial": lambda: _patch(server.port, "/api/uploads", file),
         }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(stored, _stored(server)))
+        times = in_turn(ways, ground.pairs, lambda: _clear(stored, _stored(server)))
     ground.report.table(f"tus: one PATCH of {ground.size}", "server", "time", "ratio", "asked for")
     ground.report.row("@tus/server on Node", spread(times["@tus/server"], "s", 2))
     ours = times["Perennial"]
@@ -88,7 +89,7 @@ def _limits(ground: Ground, folder: Path, file: Path, server: LiveServer) -> Non
             "ours": lambda: _sent(server.port, _POST, file),
             "bare": lambda: _sent(alone, _POST, file),
         }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(_stored(server)))
+        times = in_turn(ways, ground.pairs, lambda: _clear(_stored(server)))
     (folder / "taken").unlink()
     said = "`recv(2)` and `write(2)` alone, in blocks of 1 MiB"
     limits.tell(ground.report, Limit(f"{ground.size} by one request", said, times["ours"], times["bare"], "s"))
@@ -151,31 +152,17 @@ def _and_sync(put: Callable[[], float], stored: Path) -> float:
     return taken + time.perf_counter() - began
 
 
-@contextmanager
-def _perennial(folder: Path, sync: str) -> Iterator[LiveServer]:
-    server = LiveServer(folder, {"LOG_LEVEL": "WARNING", "UPLOADS_SYNC": sync})
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+def _perennial(folder: Path, sync: str) -> AbstractContextManager[LiveServer]:
+    return processes.ours(folder, {"UPLOADS_SYNC": sync})
 
 
 @contextmanager
 def _nginx(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Its port, and the folder it writes to."""
-    stored, port = folder / "stored", free_port()
-    for each in (stored, folder / "temp"):
-        each.mkdir(parents=True)
-    (folder / "nginx.conf").write_text(f"""
-        daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; user root;
-        events {{ worker_connections 64; }}
-        http {{
-            access_log off; client_max_body_size 0; client_body_temp_path {folder}/temp;
-            server {{ listen 127.0.0.1:{port}; location / {{ root {stored}; dav_methods PUT; }} }}
-        }}
-    """)
-    command = ["nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-    with processes.serving(command, port):
+    """Its port, and the folder it writes to; what has not come to its end is beside it, on the same disk."""
+    stored = folder / "stored"
+    stored.mkdir(parents=True)
+    content = f"client_max_body_size 0; location / {{ root {stored}; dav_methods PUT; }}"
+    with nginx(folder, content) as port:
         yield port, stored
 
 

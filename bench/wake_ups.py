@@ -7,11 +7,10 @@ import socket
 import threading
 import time
 
-from bench import fanout
+from bench import fanout, processes
 from bench.ground import Ground
 from bench.load import percentile
 from tests import redis_server
-from tests.harness import LiveServer
 from tests.redis_server import RedisServer
 
 READERS = 8
@@ -33,12 +32,9 @@ def wake_ups(ground: Ground) -> None:
 
 
 def _through(ground: Ground, log: str, events: int, env: dict[str, str]) -> None:
-    environ = {"WEB_CONCURRENCY": "2", "LOG_LEVEL": "WARNING", "DATABASE_URL": f"sqlite:///{ground.database}"} | env
-    server = LiveServer(ground.folder(f"two-{log}"), environ)
-    try:
-        times = _times_ms(server.start().port, events)
-    finally:
-        server.stop()
+    environ = {"WEB_CONCURRENCY": "2", "DATABASE_URL": f"sqlite:///{ground.database}"} | env
+    with processes.ours(ground.folder(f"two-{log}"), environ) as server:
+        times = _times_ms(server.port, events)
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     ground.report.row(log, f"{p50:.1f} ms", f"**{p99:.1f} ms**", "p99 < 10 ms", len(times))
 
