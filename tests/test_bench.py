@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, event_peers, fanout, processes
+from bench import environment, event_peers, fanout, growth, processes, versions
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
 from bench.processes import answer_of, cpu_s
-from bench.report import NotMeasured, Report, merged
+from bench.report import NotMeasured, Report, merged, reason_of
 from bench.turns import in_turn, ratio, spread
 from settings import ROOT
 from tests.harness import free_port
@@ -89,26 +89,80 @@ def test_a_run_of_some_parts_keeps_the_others() -> None:
 
 def test_the_document_is_written_with_its_plots(tmp_path: Path) -> None:
     """A plot is a file below plots/, shown where it was made."""
-    report = Report(tmp_path)
+    report = Report()
     report.say("# Performance")
     with report.part("Memory"):
         report.plot("curve", "<svg/>", "It is flat")
-    write(tmp_path / "performance.md", report)
+    write(tmp_path, report)
     assert (tmp_path / "plots" / "curve.svg").read_text() == "<svg/>"
     assert "![It is flat](plots/curve.svg)" in (tmp_path / "performance.md").read_text()
 
 
+def cut_short(ground: Ground) -> None:
+    ground.report.table("Half of it", "what", "figure")
+    ground.report.plot("half", "<svg/>", "It is half")
+    raise KeyboardInterrupt
+
+
+def drawn(ground: Ground) -> None:
+    ground.report.table("All of it", "what", "figure")
+    ground.report.plot("whole", "<svg/>", "It is whole")
+
+
+def test_a_run_that_is_cut_short_keeps_its_parts(tmp_path: Path) -> None:
+    """The whole takes three quarters of an hour: what had come to its end is in the document, what had not is not."""
+    report = Report()
+    report.say("# Performance")
+    with pytest.raises(KeyboardInterrupt):
+        measure(report, [Part("Memory", drawn), Part("Files", cut_short)], docs=tmp_path)
+    text = (tmp_path / "performance.md").read_text()
+    assert "plots/whole.svg" in text
+    assert "## Files" not in text
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["whole.svg"]
+
+
+def test_an_error_names_no_path_of_this_machine(tmp_path: Path) -> None:
+    """The document is for everybody: of a file it has the name, of a request its address as it is."""
+    told = reason_of(OSError(2, "No such file or directory", str(tmp_path / "people.db")))
+    assert told == "FileNotFoundError: [Errno 2] No such file or directory: 'people.db'"
+    asked = "refused: /api/export/people.csv at http://127.0.0.1:8000/api/export"
+    assert reason_of(RuntimeError(asked)) == f"RuntimeError: {asked}"
+
+
+def test_only_what_is_measured_makes_a_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bench writes its own document and plots; without a repository there is a word, and no error."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    monkeypatch.setattr(versions, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    commit = versions.commit.__wrapped__
+    assert commit() == "unknown"
+    (tmp_path / "docs").mkdir()
+    for name in ("app.py", "docs/performance.md"):
+        (tmp_path / name).write_text("before")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "Begin"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    clean = commit()
+    (tmp_path / "docs" / "performance.md").write_text("after")
+    assert commit() == clean
+    (tmp_path / "app.py").write_text("after")
+    assert commit() == f"{clean}-dirty"
+
+
 def test_performance_is_what_the_bench_wrote() -> None:
-    """Each section is of a part, has tables, and ends with where it was measured: nothing is written by hand."""
+    """Every part has its section with tables and nothing that failed, and says where it was measured, and how long."""
     _, *sections = DOCUMENT.split("\n## ")
-    assert {each.partition("\n")[0] for each in sections} <= {part.title for part in PARTS.values()}
+    assert [each.partition("\n")[0] for each in sections] == [part.title for part in PARTS.values()]
     for each in sections:
-        assert re.search(r"\nMeasured (in \d+ s )?at commit \S+ on .+\.$", each.strip()), each.partition("\n")[0]
+        title = each.partition("\n")[0]
+        assert re.search(r"\n### .+\n\n\|.+\|\n(\|---)+\|\n\|", each), title
+        assert "**Failed**" not in each, title
+        assert re.search(r"\nMeasured in \d+ s at commit \S+ on .+\.$", each.strip()), title
 
 
 def test_every_plot_is_shown_and_every_shown_one_is_there() -> None:
     """docs/plots/ has exactly what docs/performance.md shows."""
     shown = re.findall(r"!\[[^\]]+\]\(plots/([\w-]+\.svg)\)", DOCUMENT)
+    assert sorted(shown) == sorted(f"{name}.svg" for name in growth.CURVES)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "docs" / "plots").glob("*.svg"))
 
 
@@ -206,10 +260,10 @@ def test_a_call_that_makes_no_sense_is_refused(arguments: list[str], said: str) 
 @pytest.mark.slow_suite
 @pytest.mark.timeout(1500)
 def test_every_part_runs(tmp_path: Path) -> None:
-    """With small counts all parts come to their end without a failure, and write the document with six plots."""
+    """With small counts all parts end without a failure, and write the document with a plot of each curve."""
     command = [sys.executable, "-m", "bench", "--quick", "--docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stdout
     text = (tmp_path / "performance.md").read_text()
     assert re.findall("(?m)^## (.+)$", text) == [part.title for part in PARTS.values()]
-    assert len(list((tmp_path / "plots").glob("*.svg"))) == 6
+    assert len(list((tmp_path / "plots").glob("*.svg"))) == len(growth.CURVES)
