@@ -19,6 +19,7 @@ from bench import environment, event_peers, fanout, growth, processes, versions
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
+from bench.load import Probe
 from bench.processes import answer_of, cpu_s
 from bench.report import NotMeasured, Report, merged, reason_of
 from bench.turns import in_turn, ratio, spread
@@ -146,6 +147,14 @@ def test_only_what_is_measured_makes_a_commit_dirty(tmp_path: Path, monkeypatch:
     assert commit() == clean
     (tmp_path / "app.py").write_text("after")
     assert commit() == f"{clean}-dirty"
+
+
+def test_a_probe_that_fails_is_told() -> None:
+    """A latency of refusals, or of nothing, is none; but a block that fails itself says what failed it."""
+    with pytest.raises(RuntimeError, match="/healthz beside it"), Probe(free_port()):
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match="its own"), Probe(free_port()):
+        raise ValueError("its own")
 
 
 def test_performance_is_what_the_bench_wrote() -> None:
