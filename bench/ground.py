@@ -13,7 +13,7 @@ from bench.report import Report
 from stores.seed import make_sample_database
 from tests.harness import LiveServer
 
-_FOX = b"The quick brown fox jumps over the lazy dog.\n"
+FOX = b"The quick brown fox jumps over the lazy dog.\n"
 
 
 class Ground:
@@ -56,7 +56,7 @@ class Ground:
     @cached_property
     def text(self) -> Path:
         path = self.root / "large.txt"
-        write(path, self.file_bytes, _FOX * (MIB // len(_FOX)))
+        write(path, self.file_bytes, FOX * (MIB // len(FOX)))
         return path
 
     @property

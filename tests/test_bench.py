@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, event_peers, fanout, growth, processes, versions
+from bench import environment, event_peers, fanout, growth, limits, processes, versions
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
@@ -198,6 +198,15 @@ def test_a_ratio_is_the_median_of_pairs() -> None:
     middle = ratio([float(n) for n in range(1, 12)], [1.0] * 11)
     assert (middle.median, middle.low, middle.high) == (6.0, 3.0, 9.0), "of eleven, the third from each end"
     assert spread([3.0, 1.0, 2.0], "ms") == "**2.0 ms** (1.0 to 3.0)"
+
+
+def test_what_remains_is_the_median_of_pairs() -> None:
+    """By hand: 5, 1 and 2 more than the limit of its own pair; the medians, 7 and 3, differ by 4."""
+    report = Report()
+    limits.tell(report, limits.Limit("a step", "the call", [7.0, 10.0, 5.0], [2.0, 9.0, 3.0], "ms"))
+    assert report.lines[-1] == "| a step | the call | 7 ms | 3 ms | **1.67** (1.11 to 3.50) | 2 ms |"
+    limits.tell(report, limits.Limit("a step", "the call", [1.0, 9.0, 2.0], [2.0, 8.0, 3.0], "ms"))
+    assert report.lines[-1].endswith("| nothing |")
 
 
 def test_answers_are_read_one_by_one_off_a_connection() -> None:
