@@ -84,13 +84,15 @@ def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> 
 
 
 def _limits(ground: Ground, folder: Path, file: Path, server: LiveServer) -> None:
-    with bare.serving("take", folder / "taken") as alone:
+    """Both write into a folder that is cleared outside of the time: to empty a file of 1 GiB takes a part of it."""
+    taken = folder / "taken"
+    taken.mkdir()
+    with bare.serving("take", taken / "body") as alone:
         ways: dict[str, Callable[[], float]] = {
             "ours": lambda: _sent(server.port, _POST, file),
             "bare": lambda: _sent(alone, _POST, file),
         }
-        times = in_turn(ways, ground.pairs, lambda: _clear(_stored(server)))
-    (folder / "taken").unlink()
+        times = in_turn(ways, ground.pairs, lambda: _clear(_stored(server), taken))
     said = "`recv(2)` and `write(2)` alone, in blocks of 1 MiB"
     limits.tell(ground.report, Limit(f"{ground.size} by one request", said, times["ours"], times["bare"], "s"))
 
