@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, event_peers, fanout, growth, limits, processes, versions
+from bench import disk, environment, event_peers, fanout, growth, limits, processes, versions
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
-from bench.load import Probe
+from bench.load import MIB, Probe, resident_bytes
 from bench.processes import answer_of, cpu_s
 from bench.report import NotMeasured, Report, merged, reason_of
 from bench.turns import in_turn, ratio, spread
@@ -187,6 +187,14 @@ def test_ways_are_measured_in_turn_and_in_both_orders() -> None:
     assert "".join(taken).replace("-", "") == "baabbaab"
     assert taken.count("-") == 8
     assert times == {"a": [1.0] * 3, "b": [2.0] * 3}
+
+
+def test_settled_memory_is_given_back() -> None:
+    """It is taken for the next one to find it: the bench itself has none of it afterwards."""
+    disk.settle(1)  # less than a page
+    before = resident_bytes(os.getpid())
+    disk.settle(64 * MIB)
+    assert resident_bytes(os.getpid()) < before + 32 * MIB
 
 
 def test_a_ratio_is_the_median_of_pairs() -> None:
