@@ -264,10 +264,43 @@ def test_a_peer_that_is_missing_costs_its_own_row(tmp_path: Path, monkeypatch: p
     event_peers.beside(Ground(tmp_path, report, quick=True), fanout.build(tmp_path))
     rows = [line for line in report.lines if line.startswith(("| Perennial", "| A ", "| B "))]
     assert rows[0].startswith("| Perennial | 100 | 5 × 1 |")
-    assert rows[0].endswith("| 0, 0 |")
+    assert rows[0].endswith("| 0, 0 | 1 |")
     assert rows[1].startswith("| A | not measured: the peer is not installed |")
     assert rows[2].startswith("| B | not measured: AssertionError: ")
     assert "the port is taken" in rows[2]
+
+
+def test_a_failure_of_ours_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer may be missing; without our own server there is nothing beside which it could stand."""
+    monkeypatch.setattr(event_peers, "SERVERS", {"Perennial": unstartable})
+    report = Report()
+    with report.attempt("beside others"):
+        event_peers.beside(Ground(tmp_path, report, quick=True), tmp_path)
+    assert report.failures == ["beside others"]
+
+
+def test_a_limit_that_fails_leaves_nobody_behind(tmp_path: Path) -> None:
+    """The server waits for connections; when its client cannot make them it is ended, and waited for."""
+    server, client = tmp_path / "bare_send", tmp_path / "subscribers"
+    server.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    client.write_text(f"#!/bin/sh\nuntil [ -s {tmp_path}/pid ]; do :; done\nexit 1\n")
+    for program in (server, client):
+        program.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        fanout.bare_us(tmp_path, 1, 1)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the load client needs a C compiler")
+def test_the_idle_are_held(tmp_path: Path) -> None:
+    """Who waits gets a heartbeat each second here; were ten a second due, it is told that they did not come."""
+    programs = fanout.build(tmp_path)
+    with fanout.perennial(tmp_path / "ours", HEARTBEAT_S="1") as server:
+        target = fanout.topic(server, "idle")
+        fanout.idle(programs, target, 20, 2.0, 1.0)
+        with pytest.raises(RuntimeError, match=r"0 idle were closed; one got . heartbeats of 1[89]"):
+            fanout.idle(programs, target, 20, 2.0, 0.1)
 
 
 @pytest.mark.slow
