@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from bench import disk, environment, event_peers, fanout, growth, limits, processes, versions
+from bench import (
+    bare_relay,
+    chat,
+    chat_readers,
+    disk,
+    environment,
+    event_peers,
+    fanout,
+    growth,
+    limits,
+    processes,
+    versions,
+    wake_ups,
+)
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
@@ -289,6 +303,51 @@ def test_a_limit_that_fails_leaves_nobody_behind(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         fanout.bare_us(tmp_path, 1, 1)
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ((0, 2), "got event 2 where 1 was due"),
+        ((0, 0), "got event 0 where 1 was due"),
+        ((0,), "got 1 of 2 events, and the end"),
+        ((), "got 0 of 2 events, and the end"),
+    ],
+)
+def test_a_wake_up_that_does_not_come_is_told(sent: tuple[int, ...], said: str) -> None:
+    """An event that is lost, doubled or never comes leaves no times of the others; of both, there are two times."""
+    with pytest.raises(RuntimeError, match=said):
+        listened(sent)
+    assert len(listened((0, 1))) == 2
+
+
+def listened(sent: tuple[int, ...]) -> list[float]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"".join(b'id: 1\ndata: {"n":%d,"t":1}\n\n' % number for number in sent))
+        theirs.shutdown(socket.SHUT_WR)
+        return wake_ups.listen(ours, b"GET", 2)
+
+
+@pytest.mark.slow
+def test_a_token_that_does_not_come_is_told() -> None:
+    """Of four tokens three are due, or five: the figures of such a run are none."""
+    with chat.model(4, 0.001) as upstream, bare_relay.serving(upstream) as (port, pid):
+        told = chat.read(port, pid, "/", 3, 4)
+        assert (told.tokens, told.whole) == (12, 3)
+        for tokens in (3, 5):
+            with pytest.raises(RuntimeError, match=f"12 of {3 * tokens} tokens came, 0 out of their order, and 3 of 3"):
+                chat.read(port, pid, "/", 3, tokens)
+
+
+def test_tokens_have_an_order() -> None:
+    """What was sent before comes before; a token that comes again is as old as the last one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"1000000001 1000000002 1000000002 1000000001 1000000003 ")
+        seen = chat_readers.Chat(ours, 1)
+        seen.read()
+    assert (len(seen.times_us), seen.disordered) == (5, 2)
 
 
 @pytest.mark.slow
