@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -35,7 +34,7 @@ from streaming.compression import Gzip, Zstd, zstd
 from streaming.content_codings import coding
 from tests.clients import Answer
 from tests.cutting_proxy import CuttingProxy
-from tests.harness import LiveServer, RawClient, eventually, free_port, parse_events
+from tests.harness import LiveServer, RawClient, eventually, free_port, listens, parse_events
 from tests.postgres_server import PostgresServer, programs
 
 ROWS = 100_000
@@ -716,16 +715,11 @@ def nginx(elephant: LiveServer, tmp_path: Path) -> Iterator[int]:
     )
     process = subprocess.Popen([program, "-c", str(config), "-e", str(tmp_path / "error.log")], cwd=tmp_path)
     try:
-        eventually(lambda: _listens(port), 10.0, "nginx listens")
+        eventually(lambda: listens(port), 10.0, "nginx listens")
         yield port
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @needs_postgres
