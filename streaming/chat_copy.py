@@ -4,6 +4,8 @@ Rules:
 - Two copies of one list, of which this one may be shorter. Only when it is whole has the run ended for other workers.
 - All runs of a worker append at the same moments, so that their commits are one.
 - A log that is away is asked again for ``PATIENCE_S`` seconds; one that refuses an append is not.
+- An append whose answer was lost may have happened: they are numbered, so that again it adds nothing. A log that came
+  back with less than it had acknowledged is given that again.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any
 import gevent
 from gevent.event import Event as Flag
 
-from stores.base import Log
-from stores.errors import NoStream, StoreError, StreamClosed, StreamGone
+from stores.base import Log, Producer
+from stores.errors import NoStream, SequenceGap, StoreError, StreamClosed, StreamGone
 from streaming.events import Event
 
 log = logging.getLogger("perennial.chat")
@@ -25,6 +27,7 @@ log = logging.getLogger("perennial.chat")
 JOIN_S = 0.05
 PATIENCE_S = 60.0
 BUSY_S = 0.5
+_WRITER = "chat"
 
 
 class Copy:
@@ -36,6 +39,8 @@ class Copy:
         self._path = path
         self._events = events
         self._count = 0
+        # How many events there were before each append.
+        self._appends: list[int] = []
         self._ended = False
         self._due = Flag()
         self._awaited = False
@@ -61,10 +66,9 @@ class Copy:
             self._due.wait()
             self._due.clear()
             self._awaited = False
-            ended, new = self._ended, self._events[self._count :]
-            if (new or ended) and not self._append(new, ended):
+            ended = self._ended
+            if (len(self._events) > self._count or ended) and not self._append(self._events[self._count :], ended):
                 return refused()
-            self._count += len(new)
             self.whole = ended
         return None
 
@@ -73,8 +77,16 @@ class Copy:
         give_up_at = time.monotonic() + PATIENCE_S
         while True:
             try:
-                self._store.append(self._path, new, close=ended)
+                number = Producer(_WRITER, 0, len(self._appends))
+                self._store.append(self._path, new, producer=number, close=ended)
+                self._appends.append(self._count)
+                self._count += len(new)
                 return True
+            except SequenceGap as error:
+                log.warning("%s: the log has lost some of it, and is given that again", self._path)
+                before, self._count = self._count, self._appends[error.expected]
+                new = [*self._events[self._count : before], *new]
+                del self._appends[error.expected :]
             except (StreamClosed, NoStream, StreamGone) as error:
                 # Others took this worker for dead, or somebody deleted it.
                 log.error("%s: the log takes no more of it: %s", self._path, error)

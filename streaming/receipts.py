@@ -66,8 +66,10 @@ class Receipt:
         """Take the id. Raises KeyReused, StreamClosed when it has been taken before, StoreError."""
         config = Config("application/json", ttl_s=int(keep_s), keep_events=_KEPT_EVENTS)
         owner = {**self._told("progress"), "export": secrets.token_hex(4)}
-        self._store.append(self._path, [json_event(owner, "progress")], create=config, key="begin")
-        self._held.enter_context(lease.holding(self._path))
+        with ExitStack() as stack:
+            stack.enter_context(lease.holding(self._path))
+            self._store.append(self._path, [json_event(owner, "progress")], create=config, key="begin")
+            self._held = stack.pop_all()
         self._lease = lease
 
     def moved(self, block: Block) -> None:

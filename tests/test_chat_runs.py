@@ -18,11 +18,13 @@ import pytest
 
 from stores.base import Config
 from stores.memory import MemoryLog
+from streaming import chat_copy
 from streaming.chat_parts import Parts
 from streaming.chat_runs import ChatRun, Outcome
 from streaming.events import Event
 from streaming.leases import LEASE_S, RENEW_S, Lease
 from tests.fake_openai import CUT, DONE, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
+from tests.full_log import LostAnswers
 from tests.harness import Answer, LiveServer, RawClient, eventually, parse_events
 from tests.test_chat_framings import lines, parts
 
@@ -697,4 +699,62 @@ def test_a_run_whose_log_is_gone_ends() -> None:
     run.start(model, ExitStack(), done)
     assert told.is_set() or told.wait(10.0)
     assert (outcomes[0].how, run.events[-1].type) == ("interrupted", "error")
+    log.dispose()
+
+
+class Forgetful:
+    """``log``, which once acknowledges an append and has then lost it, as a Redis that is restarted from its disk."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.forgets = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def append(self, *args: Any, **more: Any) -> Any:
+        if self.forgets:
+            self.forgets = False
+            return None
+        return self._log.append(*args, **more)
+
+
+def copied(log: MemoryLog, store: Any, fail: Callable[[], None]) -> tuple[list[tuple[bytes, str]], ChatRun]:
+    """What the log has of a run of twelve pieces, in the middle of which ``fail`` is called; and the run."""
+    told = gevent.event.Event()
+    run = ChatRun(store, Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
+    log.create(run.path, Config("application/json"), run.begin())
+
+    def model() -> Iterator[Event | None]:
+        for number in range(12):
+            if number == 6:
+                fail()
+            yield Event(b"%d " % number, "text")
+            yield None
+            gevent.sleep(chat_copy.JOIN_S * 1.1)
+        yield Event(b"stop", "finish")
+
+    run.start(model, ExitStack(), lambda *_: told.set())
+    assert told.is_set() or told.wait(20.0)
+    return [(event.data, event.type) for event in log.read(run.path, "").events], run
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_an_append_that_was_not_answered_is_not_doubled(lost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happened, and is tried again: the log has every part once."""
+    monkeypatch.setattr(chat_copy, "BUSY_S", 0.01)
+    log = MemoryLog()
+    losing = LostAnswers(log, ["append"])
+    kept, run = copied(log, losing, lambda: setattr(losing, "lost", lost))
+    assert kept == [(event.data, event.type) for event in run.events]
+    assert log.state(run.path).closed
+    log.dispose()
+
+
+def test_what_a_log_has_lost_is_given_again() -> None:
+    """What it had acknowledged and no longer has, as far as the run still knows it: all parts, in their order."""
+    log = MemoryLog()
+    forgetful = Forgetful(log)
+    kept, run = copied(log, forgetful, lambda: setattr(forgetful, "forgets", True))
+    assert kept == [(event.data, event.type) for event in run.events]
     log.dispose()

@@ -9,7 +9,7 @@ import gevent.event
 import pytest
 
 from stores.base import START, Config
-from stores.errors import NoStream, StoreFull
+from stores.errors import NoStream, StoreBusy, StoreFull
 from stores.memory import MemoryLog
 from streaming.events import Event, json_event
 from streaming.framings import Text
@@ -17,7 +17,7 @@ from streaming.leases import LEASE_S, RENEW_S, Lease
 from streaming.progress import Progress
 from streaming.receipts import Receipt
 from streaming.runs import Run, RunLimits
-from tests.full_log import FullLog
+from tests.full_log import FullLog, LostAnswers
 
 
 class Clock:
@@ -239,4 +239,48 @@ def test_ends_that_find_no_room_are_told_when_there_is(log: MemoryLog, clock: Cl
     lease.renew()
     for path in ("uploads/a", "exports/b"):
         assert (last(log, path).type, log.state(path).closed) == ("complete", True)
+    assert not log.paths("held/")
+
+
+def test_what_may_have_begun_is_ended(log: MemoryLog, clock: Clock) -> None:
+    """A stream whose making was not answered is there, and nobody writes to it: whoever finds it is told."""
+    losing = LostAnswers(log, ["create"])
+    lease = Lease(losing, clock)  # type: ignore[arg-type]  # a Log, all but its name
+
+    def begin() -> None:
+        losing.lost = 1
+        losing.create("runs/a", Config())
+
+    with pytest.raises(StoreBusy), lease.holding("runs/a"):
+        begin()
+    assert not log.state("runs/a").closed
+    lease.renew()
+    assert (last(log, "runs/a").type, log.state("runs/a").closed) == ("run-failed", True)
+    assert not log.paths("held/")
+
+
+def test_a_mark_that_may_have_been_made_is_taken_away(log: MemoryLog, clock: Clock) -> None:
+    """A slot whose taking was not answered is given back; what was not begun is not ended."""
+    losing = LostAnswers(log, ["create"])
+    lease = Lease(losing, clock)  # type: ignore[arg-type]  # a Log, all but its name
+    lease.renew()
+    losing.lost = 1
+    with pytest.raises(StoreBusy), lease.holding("chats/a", "caller"):
+        pass
+    lease.renew()
+    assert not log.paths("slots/")
+    with pytest.raises(NoStream):
+        log.state("chats/a")
+
+
+def test_a_receipt_that_may_have_begun_is_ended(log: MemoryLog, clock: Clock) -> None:
+    """The export was refused, for its receipt could not be begun; who reads the receipt does not wait for ever."""
+    losing = LostAnswers(log, ["append"])
+    lease = Lease(losing, clock)  # type: ignore[arg-type]  # a Log, all but its name
+    lease.renew()
+    losing.lost = 1
+    with pytest.raises(StoreBusy):
+        Receipt(losing, "b", {}, None).begin(lease, 3600)  # type: ignore[arg-type]  # as above
+    lease.renew()
+    assert (last(log, "exports/b").type, log.state("exports/b").closed) == ("failed", True)
     assert not log.paths("held/")
