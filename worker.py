@@ -7,7 +7,7 @@ EventSource handed over with one reconnect.
 Rules:
 - The listener is closed before a stream is told to go, or its client would reconnect to this worker.
 - Idle keep-alive connections end at once; a connection that was just accepted gets a second for its first request.
-- A connection whose requests come without a pause lets the others have their turn.
+- A connection whose requests come without a pause lets the others have their turn; so does one whose body nobody read.
 - What is still at work after ``graceful_timeout`` is killed, and its clients see a cut. A worker that was relieved
   (relief.py) has no such time.
 - A connection has ``HEADERS_S`` seconds for its TLS handshake, and as many for the head of its first request. Who has
@@ -39,7 +39,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 import relief
-from streaming import heads, runs
+from streaming import bodies, heads, runs
 from streaming.accounts import BEGAN
 from streaming.connections import RESPONSE
 from streaming.links import links
@@ -215,18 +215,21 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         finally:
             self._served.discard(greenlet)
 
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        super().handle_request(listener_name, req, sock, addr)
+        bodies.pass_over(req.body)
+
     def _has_shaken_hands(self, greenlet: Any, client: Any) -> bool:
         """Whether there is nothing (more) between the client and its first request."""
         if not isinstance(client, ssl.SSLSocket):
             return True
-        done = False
         try:
             with self._deadline(greenlet, links.headers_s):
                 client.do_handshake()
-                done = True
+                return True
         except OSError:  # no TLS, a version that is too old, or it has gone
             self.log.debug("a TLS handshake failed", exc_info=True)
-        return done
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ Rules:
 - A piece is what the connection had: ``request.stream.read(n)`` under gunicorn waits for n bytes or the end, so the
   pieces are taken from gunicorn's own body readers; another server's body is read by ``read``.
 - A body that ends early is never taken for a whole one; one that stalls, or comes in drops, is given up after a time.
-- What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; gunicorn
-  does the same 1 KiB at a time over a buffer it copies anew (64 MiB: the worker stood still for 3 s).
+- What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; and so
+  is what a stream's answer has left, for the next request: gunicorn does the same 1 KiB at a time over a buffer it
+  copies anew (64 MiB: the worker stood still for 3 to 8 s).
 """
 
 from __future__ import annotations
@@ -190,14 +191,36 @@ def fail(environ: Mapping[str, Any]) -> None:
 def discard_unread(response: Response) -> Response:
     """After the answer to a request whose body was not read whole: let the client come to reading the answer."""
     environ = request.environ
-    reader = getattr(environ["wsgi.input"], "reader", None)
-    left = getattr(reader, "length", 0)
-    unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
     # Who came too slowly is not waited for.
-    if unread and not response.is_streamed and response.status_code != BodyStalled.status:
+    if _is_unread(environ["wsgi.input"]) and not response.is_streamed and response.status_code != BodyStalled.status:
         fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response
+
+
+def pass_over(body: Any) -> None:
+    """Read what an answer has left of gunicorn's ``body``, so that the next request can be.
+
+    Of what is too much, comes too slowly or is wrongly framed the connection is ended, as gunicorn does, in silence.
+    """
+    if not _is_unread(body) or body.failed:
+        return
+    left, pace, body.failed = DISCARD_BYTES, Pace(), True
+    reader = body.reader
+    with contextlib.suppress(OSError, NoMoreData, ParseException), gevent.Timeout(DISCARD_S, False):
+        for piece in _from_length(reader) if isinstance(reader, LengthReader) else _from_chunks(reader):
+            left -= len(piece)
+            if left < 0:
+                return
+            pace.rest()
+        body.failed = getattr(reader, "length", 0) > 0  # it ended early
+
+
+def _is_unread(body: Any) -> bool:
+    reader = getattr(body, "reader", None)
+    if isinstance(reader, LengthReader):
+        return bool(reader.length > _SMALL_BYTES)
+    return getattr(reader, "parser", None) is not None
 
 
 def _discard(environ: Mapping[str, Any]) -> None:
