@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -56,6 +56,7 @@ from streaming import (
     cross_origin,
     markup,
     metrics,
+    page_policy,
     rate_limits,
     refusals,
     sent_limits,
@@ -155,13 +156,13 @@ def _route(app: Flask, settings: Settings) -> None:
         app.register_blueprint(module.blueprint)
     app.cli.add_command(doctor.command)
     app.cli.add_command(token_commands.commands)
-    app.register_error_handler(Problem, lambda problem: pages.shown(refusals.problem_response(problem)))
+    app.register_error_handler(Problem, _refused)
     app.register_error_handler(Unauthorized, _unauthorized)
     app.register_error_handler(HTTPException, lambda error: pages.shown(refusals.http_error(error)))
     app.register_error_handler(StoreError, lambda error: pages.shown(refusals.store_error(error)))
     app.before_request(access.admit)
     app.after_request(bodies.discard_unread)
-    rate_limits.limit(app, settings, refusals.problem_response)
+    rate_limits.limit(app, settings, _refused)
     body_limits.open_limits(app, settings)
     sent_limits.limit(app, settings)
     cross_origin.allow(app, settings.CORS_ORIGINS)
@@ -171,10 +172,13 @@ def _route(app: Flask, settings: Settings) -> None:
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # as Flask's docs have it
 
 
+def _refused(problem: Problem) -> Response:
+    return pages.shown(refusals.problem_response(problem))
+
+
 def _unauthorized(problem: Unauthorized) -> Response:
     """A page asks for the token itself."""
-    of_page = request.blueprint in ("pages", "forms")
-    return access_blueprint.form_instead(problem) if of_page else refusals.problem_response(problem)
+    return access_blueprint.form_instead(problem) if page_policy.of_page() else refusals.problem_response(problem)
 
 
 class NoSession(SessionInterface):

@@ -11,21 +11,18 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from stores.base import Config, Log
-from stores.errors import KeyReused, StreamClosed
-from streaming import bodies, callers, positions, reconnects, topics
+from stores.base import Log
+from streaming import bodies, positions, publishing, reconnects, topics
 from streaming.body_limits import limited
 from streaming.cursors import Parameters, last_event_id
-from streaming.errors import BadRequest, Conflict, Unprocessable
+from streaming.errors import BadRequest
 from streaming.event_lines import DRAIN, Lines, Poll, line
-from streaming.events import Event, Source, json_event, pause
+from streaming.events import Source, json_event, pause
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
 
 blueprint = Blueprint("events", __name__)
 
-NOTIFICATION_BYTES = 64 * 1024
-TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
 TOPICS = 16
 OWN_TYPES = ("connected", "complete", "stream-reset", "stream-error", DRAIN)
 BROWSER_TYPES = ("open", "error", "message")
@@ -75,7 +72,7 @@ def events() -> Response:
 
 def _start(query: Parameters, log: Log) -> topics.Start:
     """Return where to begin: a Last-Event-ID wins; ``after`` is a cursor, ``since`` a cursor, a date or a duration."""
-    names = query.texts("topic", "default", *TOPIC, most=TOPICS)
+    names = query.texts("topic", "default", *publishing.NAME, most=TOPICS)
     cursor, since = last_event_id() or query.text("after", "", *_CURSOR), query.text("since", "", *_CURSOR)
     if query.has("after") and query.has("since"):
         raise BadRequest("after and since both say where to begin: one of them.", parameter="since")
@@ -107,28 +104,19 @@ def _framing(start: topics.Start, poll: bool) -> Framing:
 @limited("appends")
 def notifications() -> tuple[Response, int, dict[str, str]]:
     query = Parameters("topic", "type")
-    topic = query.text("topic", "default", *TOPIC)
+    topic = query.text("topic", "default", *publishing.NAME)
     type = _type(query)
     key = request.headers.get("Idempotency-Key", "")
     if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    settings = current_app.extensions["settings"]
-    body = bodies.taken(NOTIFICATION_BYTES)
-    event = Event(msgspec.json.encode(_notification(body)), type)
-    kept = Config("application/json", keep_events=settings.NOTIFICATIONS_KEEP)
-    try:
-        with current_app.extensions["kept"].making(callers.key(), topics.path(topic)):
-            appended = current_app.extensions["log"].append(topics.path(topic), [event], create=kept, key=key)
-    except KeyReused as error:
-        raise Unprocessable(str(error)) from error
-    except StreamClosed as error:
-        raise Conflict("This topic is closed.", parameter="topic") from error
+    body = bodies.taken(publishing.NOTIFICATION_BYTES)
+    appended = publishing.publish(topic, json_event(_notification(body), type), key)
     return jsonify(id=appended.offset, topic=topic), 201, {"Location": f"/api/events?topic={topic}"}
 
 
 def _type(query: Parameters) -> str:
     """Return the event's type. The stream's own would deceive its readers, and a browser gives some other meanings."""
-    type = query.text("type", "notification", *TOPIC)
+    type = query.text("type", "notification", *publishing.NAME)
     if type in OWN_TYPES:
         raise BadRequest(f"type {type} is the stream's own: it says something of the connection.", parameter="type")
     if type in BROWSER_TYPES:
@@ -157,4 +145,4 @@ def _notification(body: bytes) -> dict[str, Any]:
         if request.mimetype.endswith("urlencoded") and "&" not in text
         else {}
     )
-    return {"message": form["message"][0] if "message" in form else text}
+    return publishing.message(form["message"][0] if "message" in form else text)

@@ -4,7 +4,7 @@ Rules:
 - A page arrives as its stream does: what a model says, what comes back, what is published stands in it at once.
 - Nothing is kept here: a conversation is in the form that goes on with it, and a question that is sent again (a reload)
   joins the run that answers it.
-- What is refused before the first byte is the page with one sentence, under the status that it has.
+- What is refused before the first byte is, for a browser, the page with one sentence, under the status that it has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 import msgspec
 from flask import Blueprint, Response, current_app, redirect, render_template, request
@@ -23,9 +23,19 @@ from werkzeug.wrappers import Response as AnyResponse
 from llm import messages
 from llm.models import Models
 from settings import Settings
-from stores.base import Config, Log
-from stores.errors import StreamClosed
-from streaming import bodies, callers, chat_answers, file_names, page_framings, page_policy, topics
+from stores.base import Log
+from streaming import (
+    bodies,
+    callers,
+    chat_answers,
+    file_names,
+    page_framings,
+    page_policy,
+    publishing,
+    refusals,
+    topics,
+    transforming,
+)
 from streaming.begun import Begun
 from streaming.body_limits import limited
 from streaming.chat_answers import chats
@@ -33,21 +43,18 @@ from streaming.chat_index import digest
 from streaming.chat_parts import Parts
 from streaming.chats import Ask
 from streaming.cursors import Parameters
-from streaming.duplex import duplex
-from streaming.errors import BadRequest, Conflict, Problem, Unauthorized, UnsupportedType
+from streaming.errors import BadRequest, Problem, Unauthorized, UnsupportedType
 from streaming.events import json_event
 from streaming.framings import Text
 from streaming.multipart import FormFile
 from streaming.page_framings import Answer, Page
-from streaming.pipeline import TRANSFORMS, Limits, Pipeline
+from streaming.pipeline import TRANSFORMS
 from streaming.response import respond
 
 blueprint = Blueprint("forms", __name__)
 
 FORM_BYTES = 2**20
-MOST_TRANSFORMS = 8
 MESSAGE_CHARS = 20_000
-_TOPIC = ("[A-Za-z0-9._-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")
 _CHAT_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 _SHOWN = ("text/", "application/x-ndjson")
 _ENDINGS = {"application/x-ndjson": "ndjson", "text/csv": "csv", "text/plain": "txt"}
@@ -125,29 +132,25 @@ def transform() -> Response:
     text = "" if first else fields.get("text", [""])[0].replace("\r\n", "\n")
     page = partial(_transform_page, names, text)
     try:
-        answer, pipeline = _transformed(names, chain([first or text.encode()], file), bool(first or text))
+        answer, framing = _transformed(names, chain([first or text.encode()], file), bool(first or text))
     except Unauthorized:
         raise
     except Problem as problem:
         return _refused(problem, page)
-    if save or not pipeline.content_type.startswith(_SHOWN):
-        named = {"Content-Disposition": _disposition(form.filename, pipeline.content_type)}
-        return respond(answer, Text(pipeline.content_type), headers=named, cut_after_error=True)
+    if save or not framing.content_type.startswith(_SHOWN):
+        named = {"Content-Disposition": _disposition(form.filename, framing.content_type)}
+        return respond(answer, framing, headers=named, cut_after_error=True)
     return respond(answer, Page(page, page_framings.text))
 
 
-def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple[Begun, Pipeline]:
-    settings: Settings = current_app.extensions["settings"]
+def _transformed(names: list[str], pieces: Iterator[bytes], some: bool) -> tuple[Begun, Text]:
     if not some:
         raise BadRequest("There is nothing to transform: type a text, or choose a file.", parameter="text")
-    if len(names) > MOST_TRANSFORMS:
-        raise BadRequest(f"There may be at most {MOST_TRANSFORMS} transforms in a row.", parameter="to")
+    if len(names) > transforming.MOST:
+        raise BadRequest(f"There may be at most {transforming.MOST} transforms in a row.", parameter="to")
     if unknown := set(names) - set(TRANSFORMS):
         raise BadRequest(f"{unknown.pop()[:40]!r} is no transform.", parameter="to")
-    pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
-    answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    # As of the API: longer than a body may stall.
-    return Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S), pipeline
+    return transforming.transformed(names, pieces)
 
 
 def _multipart() -> FormFile:
@@ -179,7 +182,7 @@ def _transform_page(names: list[str], text: str, sentence: str) -> str:
 @blueprint.get("/events/list")
 def list_events() -> Response:
     query = Parameters("topic", "follow")
-    topic, follow = query.text("topic", "default", *_TOPIC), query.flag("follow")
+    topic, follow = query.text("topic", "default", *publishing.NAME), query.flag("follow")
     log: Log = current_app.extensions["log"]
     reader = topics.Reader(log, topics.begin_at(log, [topic], ""), topics.frame)
     page = partial(_events_page, topic, follow)
@@ -190,17 +193,11 @@ def list_events() -> Response:
 @limited("appends")
 def publish() -> AnyResponse:
     query = Parameters("topic")
-    topic = query.text("topic", "default", *_TOPIC)
+    topic = query.text("topic", "default", *publishing.NAME)
     text = _fields().get("message", [""])[0]
     if not text.strip():
         raise BadRequest("There is nothing to publish.", parameter="message")
-    kept = Config("application/json", keep_events=current_app.extensions["settings"].NOTIFICATIONS_KEEP)
-    log: Log = current_app.extensions["log"]
-    try:
-        with current_app.extensions["kept"].making(callers.key(), topics.path(topic)):
-            log.append(topics.path(topic), [json_event({"message": text}, "notification")], create=kept)
-    except StreamClosed as error:
-        raise Conflict("This topic is closed.", parameter="topic") from error
+    publishing.publish(topic, json_event(publishing.message(text), "notification"))
     return redirect(f"/events/list?topic={topic}", 303)
 
 
@@ -216,19 +213,18 @@ def _fields() -> dict[str, list[str]]:
     if request.mimetype != "application/x-www-form-urlencoded":
         raise UnsupportedType("Send the form as application/x-www-form-urlencoded.")
     body = bodies.taken(FORM_BYTES)
+    most = 2 * messages.LIMIT_MESSAGES
     try:
-        # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
-        lines = body.decode().replace("%0D%0A", "%0A")
-        return parse_qs(lines, keep_blank_values=True, max_num_fields=2 * messages.LIMIT_MESSAGES, errors="strict")
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, errors="strict")
     except ValueError as error:  # UnicodeDecodeError, too
         raise BadRequest("The form cannot be read.") from error
+    fields: dict[str, list[str]] = {}
+    for name, value in pairs:
+        # Browsers send every line end as CRLF (HTML standard, 4.10.21.4).
+        fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
+    return fields
 
 
 def _refused(problem: Problem, page: Callable[[str], str]) -> Response:
-    """The page with what is wrong said in it."""
-    response = Response(page(problem.detail), problem.status, content_type=Page.content_type)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers.update(problem.headers)
-    if problem.retry_after_s is not None:
-        response.headers["Retry-After"] = str(round(problem.retry_after_s + 0.5))
-    return response
+    """The page with what is wrong said in it, where a browser asks."""
+    return page_policy.shown(refusals.problem_response(problem), lambda told: page(told["detail"]))

@@ -50,9 +50,7 @@ _VIDEO_PATH = re.compile(r"videos/([A-Za-z0-9_-]{1,64})\.mp4")
 def secure(response: Response) -> Response:
     """Give a page the headers of every page, and gzip it."""
     page_policy.secure(response)
-    if request.endpoint == "pages.plot":
-        response.headers["Content-Security-Policy"] = PICTURE_POLICY
-    response.headers["Cache-Control"] = "no-cache"
+    response.headers.setdefault("Cache-Control", "no-cache")
     response.vary.add("Accept-Encoding")
     if request.accept_encodings["gzip"] > 0 and response.status_code == 200:
         response.data = _packed(response.data)
@@ -67,12 +65,8 @@ def _packed(page: bytes) -> bytes:
 
 
 def shown(refusal: Response) -> Response:
-    """Return a refusal as a page, where somebody sees it: asked for with a browser, and no route of the API."""
-    if request.blueprint not in ("pages", "forms", None) or "text/html" not in request.headers.get("Accept", ""):
-        return refusal
-    refusal.set_data(render_template("refused.html", **refusal.get_json()))
-    refusal.content_type = "text/html; charset=utf-8"
-    return page_policy.secure(refusal)
+    """Return a refusal as a page, where somebody sees it."""
+    return page_policy.shown(refusal, lambda told: render_template("refused.html", **told))
 
 
 @blueprint.get("/")
@@ -178,7 +172,8 @@ def plot(name: str) -> Response:
     path = ROOT / "docs" / "plots" / f"{name}.svg"
     if not _PLOT_NAME.fullmatch(name) or not path.exists():
         raise NotFound("There is no such plot.")
-    return Response(path.read_bytes(), content_type="image/svg+xml")
+    headers = {"Content-Security-Policy": PICTURE_POLICY}
+    return Response(path.read_bytes(), content_type="image/svg+xml", headers=headers)
 
 
 @blueprint.get("/openapi.json")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
-from streaming import bodies
-from streaming.begun import Begun
+from streaming import bodies, transforming
 from streaming.body_limits import limited
 from streaming.cursors import Parameters
-from streaming.duplex import duplex
 from streaming.errors import BadRequest, UnsupportedType
 from streaming.events import Event, Source, pause
-from streaming.framings import NDJSON, Text
-from streaming.pipeline import TRANSFORMS, Limits, Pipeline
+from streaming.framings import Text
+from streaming.pipeline import TRANSFORMS
 from streaming.response import respond
 
 blueprint = Blueprint("text", __name__)
 
-MOST_TRANSFORMS = 8
 CODINGS = {"gzip": "gunzip", "x-gzip": "gunzip", "zstd": "unzstd"}
 
 
@@ -42,24 +39,20 @@ def chunks(count: int, interval_s: float, after: int) -> Source:
 @limited("transforms")
 def transform() -> Response:
     query = Parameters("to", "durable")
-    names = _decoders() + query.sequence("to", "upper", TRANSFORMS, MOST_TRANSFORMS)
+    names = _decoders() + query.sequence("to", "upper", TRANSFORMS, transforming.MOST)
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
-    pipeline = Pipeline(names, Limits(settings.TRANSFORM_BYTES, settings.TRANSFORM_RATIO))
     pieces = bodies.arriving(settings.MAX_UPLOAD_BYTES)
-    answer = duplex(pieces, pipeline, request.environ, settings.TRANSFORM_SPOOL_BYTES)
-    # Longer than a body may stall: what comes too slowly to begin an answer is still a status.
-    begun = Begun(answer, within_s=2 * settings.BODY_TIMEOUT_S)
-    told = NDJSON().error if pipeline.content_type == NDJSON.content_type else None
-    return respond(begun, Text(pipeline.content_type, told), cut_after_error=True, durable=query.flag("durable"))
+    answer, framing = transforming.transformed(names, pieces)
+    return respond(answer, framing, cut_after_error=True, durable=query.flag("durable"))
 
 
 def _decoders() -> list[str]:
     """What undoes the request's Content-Encoding (RFC 9110, 8.4): the last coding first."""
     codings = [each.strip().lower() for each in request.headers.get("Content-Encoding", "").split(",")]
     applied = [each for each in codings if each not in ("", "identity")]
-    if len(applied) > MOST_TRANSFORMS or not set(applied) <= set(CODINGS):
+    if len(applied) > transforming.MOST or not set(applied) <= set(CODINGS):
         known = {"Accept-Encoding": "gzip, zstd"}  # RFC 9110, 15.5.16
         raise UnsupportedType("The Content-Encoding of a body to transform must be gzip or zstd.", headers=known)
     return [CODINGS[each] for each in reversed(applied)]

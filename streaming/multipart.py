@@ -12,6 +12,7 @@ from streaming.errors import BadRequest, TooLarge
 # Of what is no file, a header or a piece of a field is bounded by this.
 _BUFFER_BYTES = 2**20
 _PIECE_BYTES = 256 * 1024
+_LINE_ENDS = (b"\r\n", b"\n", b"\r")
 # How much may follow a boundary on its line (RFC 2046, 5.1.1: padding).
 _PADDING_BYTES = 1024
 # What a field counts beside its name and value: a form of empty ones is a large one, too.
@@ -67,10 +68,12 @@ class FormFile:
         if not files and self._required:
             raise BadRequest("The form has no file.")
 
-    def _keep(self, piece: str | bytes) -> None:
+    def _keep(self, piece: str | bytes | None) -> None:
         """Keep a field's name, or a piece of its value."""
         if not self._fields_bytes:
             return
+        if piece is None:  # whatever Werkzeug says its type is
+            raise BadRequest("A field of the form has no name.")  # RFC 7578, 4.2: it must
         self._kept_bytes += len(piece) + (_FIELD_BYTES if isinstance(piece, str) else 0)
         if self._kept_bytes > self._fields_bytes:
             raise TooLarge(f"The fields of the form have more than the {self._fields_bytes} bytes that are taken.")
@@ -98,19 +101,22 @@ class FormFile:
             raise BadRequest(f"The form cannot be read: {error}") from error
 
     def _undecided_at(self, data: bytes) -> int:
-        """Return where a boundary may begin whose line has not come whole; else the length.
+        """Return where a boundary may begin whose line is not whole yet, with the line end before it, or the length.
 
         Werkzeug 3.1 takes a part of such a line for content: a file whose form was cut between the two hyphens after
-        the last boundary got a CR too many.
+        the last boundary got a CR too many. Without its line end a boundary that follows the headers at once is none.
         """
+        cut = None
         if (at := data.rfind(self._delimiter)) >= 0:
             after = data[at + len(self._delimiter) :]
-            if after.startswith(b"--"):
+            if after.startswith(b"--") or after.strip(b" \t") in (b"\r\n", b"\n"):
                 return len(data)
             if b"\n" not in after and len(after) <= _PADDING_BYTES:
-                return at
-        starts = range(max(len(data) - len(self._delimiter) + 1, 0), len(data))
-        return next((at for at in starts if self._delimiter.startswith(data[at:])), len(data))
+                cut = at
+        if cut is None:
+            starts = range(max(len(data) - len(self._delimiter) + 1, 0), len(data))
+            cut = next((at for at in starts if self._delimiter.startswith(data[at:])), len(data))
+        return cut - next((len(end) for end in _LINE_ENDS if data.endswith(end, 0, cut)), 0)
 
     def _ready(self) -> Iterator[File | Field | Data]:
         while not isinstance(event := self._decoder.next_event(), NeedData | Epilogue):

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from stores.errors import StoreError
 from streaming import wire
 from streaming.accounts import Account
 from streaming.errors import EXPIRED, Problem, StreamFailed, public
@@ -63,7 +64,7 @@ def pump(
         log.info("%s: the client left", _name(environ))
         raise
     except Exception as error:
-        told = isinstance(error, StreamFailed | Problem)
+        told = isinstance(error, StreamFailed | Problem | StoreError)
         account.how = "failed" if framing.error is None or cut_after_error else "told"
         level = logging.WARNING if told else logging.ERROR
         log.log(level, "%s: failed: %s", _name(environ), error, exc_info=not told)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming.compression import STEP_BYTES, Gunzip, Gzip, Unzstd, Zstd, zstd
+from streaming.compression import STEP_BYTES, Gunzip, Gzip, Unzstd, Zstd, gzipped, zstd
 from tests.pieces import CUTS, cut, fed, outcome, same, singly
 
 TEXT = b"".join(b"%d,user%d,user%d@example.org\n" % (n, n, n * n % 977) for n in range(5000))
@@ -45,6 +45,14 @@ def test_the_tool_reads_what_we_write(encoder: Any) -> None:
     """``gzip -d`` and ``zstd -d`` give the body back, whatever its pieces."""
     for pieces in ([TEXT], cut(TEXT, range(0, len(TEXT), 997)), singly(TEXT[:300]), [], [b"", b""]):
         assert piped(fed(encoder(), pieces), *TOOLS[encoder]) == b"".join(pieces)
+
+
+@given(BODIES)
+def test_a_whole_body_comes_back(data: bytes) -> None:
+    """The library reads it; nothing in it tells when it was made (RFC 1952, 2.3.1): the same body is the same bytes."""
+    made = gzipped(data)
+    assert gzip.decompress(made) == data
+    assert made[4:8] == bytes(4)
 
 
 @BOTH

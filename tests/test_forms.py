@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -12,15 +14,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stores.base import Config
 from streaming import page_framings
+from streaming.accounts import tally
 from streaming.events import Event
 from streaming.page_framings import HOLE, RESTARTED, Page
+from streaming.response import pump
 from tests.fake_openai import CUT, WHOLE, FakeOpenAI, finish, token
-from tests.harness import Answer, LiveServer, RawClient
+from tests.harness import Answer, LiveServer, RawClient, eventually
 from tests.pieces import CUTS, cut
 from tests.tokens import bearer, static
 
@@ -102,9 +108,45 @@ def test_the_end_of_a_page_says_how_its_stream_ended() -> None:
     assert framing.close() == b"</main>"
     assert framing.error("It broke.") == b"</main>It broke."
     assert framing.drain is not None
-    assert framing.drain() == f'</main>{RESTARTED}<meta http-equiv="refresh" content="1">'.encode()
+    again = re.compile(re.escape(f"</main>{RESTARTED}") + '<meta http-equiv="refresh" content="([0-9]+)">')
+    told = [again.fullmatch(framing.drain().decode()) for _ in range(200)]
+    # Spread, or all pages would come in the same second, and most of them too early.
+    assert {int(each[1]) for each in told if each} == {2, 3, 4, 5, 6}
+    assert all(told)
     assert page(page_framings.row).drain is None
-    assert Read(f"<p>a{framing.idle().decode()}b</p>").texts["p"] == ["ab"]
+
+
+@given(st.text(st.sampled_from("aß€😀\r\n<&")), CUTS)
+def test_a_heartbeat_may_follow_whatever_was_written(text: str, cuts: list[int]) -> None:
+    """Between any two pieces, and the browser reads what it reads without: no character and no line end is split."""
+    framing = page(page_framings.text)
+    pieces = [framing.encode(Event(each)) + framing.idle() for each in cut(text.encode(), cuts)]
+    out = framing.open() + b"".join(pieces) + framing.close()
+    assert Read(lines(out.decode())).texts["main"] == [lines(text)]
+
+
+def lines(text: str) -> str:
+    """What a browser does with line ends before it reads a page (HTML standard, 13.2.3.5)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def test_a_heartbeat_waits_for_the_rest_of_a_character() -> None:
+    """A source that rests in the middle of one, longer than a heartbeat: the page stays UTF-8."""
+    items = [Event(b"stra\xc3"), None, None, Event(b"\x9fe\r"), None, Event(b"\n")]
+    frames = [frame for frame in pump(iter(items), page(page_framings.text), {}, 0.0) if isinstance(frame, bytes)]
+    out = b"".join(frames)
+    assert Read(lines(out.decode())).texts["main"] == ["straße\n"]
+    assert out.count(b"<!-- -->") >= 2
+
+
+@pytest.mark.parametrize("left", [b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\r"])
+@pytest.mark.parametrize("end", ["close", "error", "drain"])
+def test_what_waits_for_more_is_written_at_the_end(left: bytes, end: str) -> None:
+    """Nothing that came is left out, whatever ended the stream in the middle of a character."""
+    framing = page(page_framings.text, again=True)
+    assert framing.encode(Event(b"a" + left)) == b"a"
+    ends = {"close": framing.close, "error": lambda: framing.error("It broke."), "drain": framing.drain}
+    assert ends[end]().startswith(left + b"</main>")
 
 
 # Chat
@@ -222,6 +264,30 @@ def test_a_model_that_refuses_is_a_status_and_a_page(forms: LiveServer, upstream
     assert read.text("textarea prompt") == ["Are you there?"]
 
 
+@pytest.mark.parametrize(("status", "told"), [(500, 502), (429, 429)])
+def test_a_model_that_refuses_is_a_problem_for_a_program(
+    forms: LiveServer, upstream: FakeOpenAI, status: int, told: int
+) -> None:
+    """Who asks for no page gets what the API says, with what the model says of when to come again."""
+    headers = {"Content-Type": "application/json", "Retry-After": "7"}
+    upstream.plays(b'{"error":{"message":"no"}}', status=status, headers=headers)
+    for accept, type in (("*/*", "application/problem+json"), ("text/html", "text/html; charset=utf-8")):
+        with RawClient(forms.port) as client:
+            body = urlencode([("id", uuid.uuid4().hex), ("message", "Are you there?")]).encode()
+            answer = client.request("POST", "/chat", [("Content-Type", FORM), ("Accept", accept)], body).read_to_end()
+        assert (answer.status, answer.header("content-type")) == (told, type)
+        assert answer.header("cache-control") == "no-store"
+        assert answer.header("retry-after") == ("7" if status == 429 else "")
+
+
+def test_a_refused_form_is_counted(client: FlaskClient) -> None:
+    """As every other refusal is, also where it is a page with what was typed still in it."""
+    before = tally.refused["400"]
+    with convert(client, to="ndjson-to-csv", text="no json") as answer:
+        assert (answer.status_code, answer.mimetype) == (400, "text/html")
+    assert tally.refused["400"] == before + 1
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
@@ -298,17 +364,41 @@ def test_a_refusal_is_in_the_page(client: FlaskClient) -> None:
         assert answer.status_code == 415
 
 
+def test_a_field_without_a_name_is_none(client: FlaskClient) -> None:
+    """RFC 7578, 4.2: each has one; a form that forgets it is refused as what it is."""
+    body = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
+    with client.post("/transform", data=body, content_type="multipart/form-data; boundary=b") as answer:
+        assert (answer.status_code, answer.json["detail"]) == (400, "A field of the form has no name.")
+
+
+def begin(client: RawClient, to: str, query: str = "") -> RawClient:
+    """Send the form of a file up to where its bytes begin."""
+    fields = [f"POST /transform{query} HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b"]
+    client.send("\r\n".join([*fields, "Transfer-Encoding: chunked", "", ""]).encode(), "POST")
+    return client.send_chunk(
+        b'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n%b\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' % to.encode()
+    )
+
+
+def test_what_is_saved_and_fails_says_so(forms: LiveServer) -> None:
+    """As of the API: NDJSON tells it in its last line, and the connection is cut, so that no browser keeps it."""
+    with RawClient(forms.port) as client:
+        # The last line end may be that of a boundary, and is not taken before it is known to be none.
+        sent = begin(client, "csv-to-ndjson", "?save=1").send_chunk(b"a,b\n1,2\n3\n4")
+        sent.read_body_until(b'{"a":"1","b":"2"}\n')
+        answer = client.send_chunk(b"\r\n--b--\r\n").send_chunk(b"").read_to_end()
+    assert json.loads(answer.body.splitlines()[-1]) == {
+        "error": "Record 3 has not as many fields as the header, which has 2."
+    }
+    assert answer.end == "cut"
+
+
 def test_an_answer_is_there_before_the_form_has_ended(forms: LiveServer) -> None:
     """A form whose file is still arriving is answered meanwhile, byte for byte as the file comes."""
-    head = (
-        b'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\nupper\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
-    )
     line = b"never dry\n" * 1000
     with RawClient(forms.port) as client:
-        fields = ["POST /transform HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b"]
-        client.send("\r\n".join([*fields, "Transfer-Encoding: chunked", "", ""]).encode(), "POST")
-        client.send_chunk(head + line)
+        begin(client, "upper").send_chunk(line)
         client.read_body_until(b"NEVER DRY")
         assert client.answer.end == ""
         client.send_chunk(line + b"\r\n--b--\r\n").send_chunk(b"")
@@ -336,6 +426,32 @@ def test_what_is_published_by_a_form_is_in_the_list(client: FlaskClient) -> None
     assert client.post("/events/list", data={"message": " "}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("message", "taken"),
+    [("x" * 65_536, True), ("x" * 65_537, False), ("ü" * 32_768, True), ("ü" * 32_769, False), ("x" * 200_000, False)],
+    ids=["64 KiB", "more", "64 KiB of two bytes each", "more of them", "much more"],
+)
+def test_a_form_publishes_no_more_than_the_api(client: FlaskClient, message: str, taken: bool) -> None:
+    """The bound is of the message: both routes refuse the same one, however many bytes it takes as a form."""
+    assert client.post("/api/notifications?topic=t", data=message.encode()).status_code == (201 if taken else 413)
+    assert client.post("/events/list?topic=t", data={"message": message}).status_code == (303 if taken else 413)
+
+
+def test_line_ends_of_a_form_are_the_persons(client: FlaskClient) -> None:
+    """Browsers make each of them a CRLF, however whoever sends the form writes that."""
+    for body in ("message=a%0D%0Ab", "message=a%0d%0ab", "message=a%0Ab", "message=a\r\nb"):
+        assert client.post("/events/list?topic=t", data=body, content_type=FORM).status_code == 303
+    with client.get("/api/events?topic=t") as answer:
+        assert answer.text.count('{"message":"a\\nb"}') == 4
+
+
+def test_a_topic_that_is_closed_takes_no_form(app: Flask, client: FlaskClient) -> None:
+    """Nor anything else: a conflict, as of the API."""
+    app.extensions["log"].append("notifications/t", [], create=Config("application/json"), close=True)
+    for path in ("/api/notifications?topic=t", "/events/list?topic=t"):
+        assert client.post(path, data={"message": "x"}).status_code == 409
+
+
 def test_a_list_that_follows_grows_while_it_is_open(forms: LiveServer) -> None:
     """What is published appears in the page; while nothing is, it gets comments."""
     with RawClient(forms.port) as client, RawClient(forms.port) as publisher:
@@ -343,6 +459,23 @@ def test_a_list_that_follows_grows_while_it_is_open(forms: LiveServer) -> None:
         publisher.request("POST", "/events/list?topic=t", [("Content-Type", FORM)], b"message=one").read_to_end()
         client.read_body_until(b'<code>{"message":"one"}</code>')
         assert b"</html>" not in client.read_body_until(b"<!-- -->").body
+
+
+def test_a_list_that_follows_comes_again_after_a_restart(live_server: Callable[..., LiveServer]) -> None:
+    """SIGHUP ends it as a page that says so and asks anew; what was published meanwhile is in the one that comes."""
+    server = live_server()
+    (old,) = server.pids()
+    with RawClient(server.port) as client:
+        client.request("GET", "/events/list?topic=t&follow=1").read_body_until(b"connected")
+        server.signal(signal.SIGHUP)
+        answer = client.read_to_end()
+    assert answer.end == "clean"
+    assert RESTARTED in Read(answer.body.decode()).text("p alert")
+    assert re.search(rb'<meta http-equiv="refresh" content="[2-6]">$', answer.body)
+    eventually(lambda: server.pids() and old not in server.pids(), 20.0, "a new worker")
+    with RawClient(server.port) as client, RawClient(server.port) as publisher:
+        publisher.request("POST", "/events/list?topic=t", [("Content-Type", FORM)], b"message=one").read_to_end()
+        client.request("GET", "/events/list?topic=t&follow=1").read_body_until(b'<code>{"message":"one"}</code>')
 
 
 # Who may, and what is refused
@@ -383,12 +516,45 @@ def test_a_form_by_plain_http_says_where_it_comes_from(client: FlaskClient) -> N
         assert answer.status_code == status, origin
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/video?id=nothing", "/export?table=nothing", "/docs/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/video?id=nothing", "/export?table=nothing", "/docs/nothing", "/docs/plots/nothing.svg"]
+)
 def test_what_is_not_there_is_a_page_for_a_browser(client: FlaskClient, path: str) -> None:
     """With its status and the page's policy; a program gets the problem, and so does whoever asks the API."""
     with client.get(path, headers=BROWSER) as answer:
         assert (answer.status_code, answer.content_type) == (404, "text/html; charset=utf-8")
         assert Read(answer.text).text("h1") == ["Not Found"]
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
     assert client.get(path).mimetype == "application/problem+json"
     assert client.get("/api/download/nothing", headers=BROWSER).mimetype == "application/problem+json"
+
+
+def test_what_the_api_refuses_is_no_page(client: FlaskClient) -> None:
+    """Also where no route of it is there, or not for this method, and a browser asks."""
+    for method, path, status in (("GET", "/api/nothing", 404), ("POST", "/api/sse", 405), ("GET", "/v1/nothing", 404)):
+        with client.open(path, method=method, headers=BROWSER) as answer:
+            assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), path
+    with client.get("/apiary", headers=BROWSER) as answer:
+        assert (answer.status_code, answer.mimetype) == (404, "text/html")
+
+
+def test_a_refusal_that_is_events_stays_events(make_client: Callable[..., FlaskClient]) -> None:
+    """Who comes back with a cursor may be an EventSource, and is told in its language; others get the page."""
+    client = make_client(MAX_STREAMS=0)
+    headers = {"Accept": "text/html,*/*"}
+    with client.get("/events/list", headers=headers | {"Last-Event-ID": "x"}) as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+        assert b"event: stream-error\n" in answer.data
+    with client.get("/events/list", headers=headers) as answer:
+        assert (answer.status_code, answer.mimetype) == (503, "text/html")
+
+
+def test_who_asks_for_pages_too_often_is_told_so_by_one(make_client: Callable[..., FlaskClient]) -> None:
+    """With when to come again, as everybody; a program gets the problem."""
+    client = make_client(RATE_LIMIT="1/minute")
+    assert client.get("/chat", headers=BROWSER).status_code == 200
+    for headers, type in ((BROWSER, "text/html"), ({}, "application/problem+json")):
+        with client.get("/chat", headers=headers) as answer:
+            assert (answer.status_code, answer.mimetype) == (429, type)
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60

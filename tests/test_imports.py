@@ -15,6 +15,7 @@ PURE = {
     for name in (
         "events",
         "framings",
+        "table_framings",
         "parsing",
         "ranges",
         "tus",

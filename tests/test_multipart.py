@@ -51,6 +51,14 @@ def test_the_file_is_found_among_the_fields() -> None:
     assert read(each_byte(FORM)) == ("file1.txt", CONTENT)
 
 
+def test_a_line_end_is_one_wherever_it_is_cut() -> None:
+    """Also behind a bare CR, which no RFC knows: what is taken for the content does not depend on a cut."""
+    strange = form(b'filename="a"', b"content").replace(b"\r\n\r\n", b"\r\r\n")
+    assert read([strange]) == read(each_byte(strange)) == ("a", b"content")
+    early = form(b'filename="a"', b"--AaB03x--more")
+    assert read([early]) == read(each_byte(early)) == ("a", b"")
+
+
 @given(st.lists(st.integers(0, len(FORM)), max_size=8))
 def test_the_file_is_found_at_any_cuts(cuts: list[int]) -> None:
     """A delimiter, a header or a line end may be cut anywhere."""

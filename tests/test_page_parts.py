@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,24 @@ def test_a_page_is_packed(client: FlaskClient) -> None:
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "Accept-Encoding" in packed.headers["Vary"]
     assert gzip.decompress(packed.data) == client.get("/docs").data
+
+
+def test_no_page_is_kept_in_memory(client: FlaskClient) -> None:
+    """Each page of a chat has an id of its own: of a hundred of them nothing is left."""
+
+    def ask() -> None:
+        with client.get("/chat", headers={"Accept-Encoding": "gzip"}) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+
+    ask()
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            ask()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 # Documents
@@ -206,5 +226,6 @@ def test_pictures_of_documents_are_served_beside_them(client: FlaskClient) -> No
         assert answer.data == each.read_bytes()
         assert answer.content_type == "image/svg+xml"
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline';")
+        assert answer.headers["Cache-Control"] == "no-cache"
     for name in ("nothing.svg", "..%2fimages%2fx.svg", "Makefile.svg", "nothing.png"):
         assert client.get(f"/docs/plots/{name}").status_code == 404

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import threading
 import urllib.parse
 import urllib.request
@@ -772,6 +773,25 @@ def test_events_without_scripts(plain: Any, server: LiveServer, topic: str) -> N
     expect(shown).to_have_count(5)
     expect(shown.nth(3)).to_have_text('{"message":"<b>three</b>"}')
     assert plain.locator("#events code b").count() == 0
+
+
+def test_a_list_without_scripts_comes_again_after_a_restart(
+    browser: Any, live_server: Callable[..., LiveServer], topic: str
+) -> None:
+    """The browser itself asks for the page anew, and what was published meanwhile is in it."""
+    server = live_server()
+    (old,) = server.pids()
+    context = browser.new_context(base_url=server.url, java_script_enabled=False)
+    try:
+        plain = context.new_page()
+        plain.goto(f"/events/list?topic={topic}&follow=1", wait_until="commit")
+        expect(plain.locator("#events li")).to_have_count(1)
+        server.signal(signal.SIGHUP)
+        eventually(lambda: server.pids() and old not in server.pids(), 20.0, "a new worker")
+        publish(server, topic, "meanwhile")
+        expect(plain.locator("#events li code").last).to_have_text('{"message":"meanwhile"}')
+    finally:
+        context.close()
 
 
 def test_chat_without_scripts(plain: Any) -> None:

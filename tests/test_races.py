@@ -22,9 +22,10 @@ import pytest
 
 from streaming.errors import StreamFailed
 from streaming.events import Event, Source
-from streaming.framings import CSV, NDJSON, SSE, Framing, Text
+from streaming.framings import NDJSON, SSE, Framing, Text
 from streaming.leases import LEASE_S, RENEW_S
 from streaming.pump import pump
+from streaming.table_framings import CSV
 from tests.harness import EventStream, LiveServer, RawClient, eventually, parse_events
 
 BULK = "/api/stream?chunks=100000&interval=0"  # 1.2 MB

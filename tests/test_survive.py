@@ -6,12 +6,15 @@ import os
 import random
 import socket
 import threading
+import time
+from contextlib import nullcontext
 
 import pytest
 
 from tests.clients import RawClient
-from tests.survive.__main__ import survive
+from tests.survive import chats
 from tests.survive.caller import Caller, Finding
+from tests.survive.episodes import Asked, survive
 from tests.survive.proxy import Fate, FaultProxy
 from tests.survive.stage import STORES, available
 from tests.survive.streams import text
@@ -31,11 +34,12 @@ def test_nothing_is_lost_or_doubled(stores: str) -> None:
     if not available(stores):
         pytest.skip("there is no Redis or no PostgreSQL for this machine")
     seed = int(os.environ.get("SURVIVE_SEED", SEED)) or random.randrange(1, 10**6)
-    told = survive(seed, 1000, SECONDS, [stores])
+    told = survive(stores, Asked(seed, 1000, time.monotonic() + SECONDS))
     assert told.episodes
+    assert not told.findings
 
 
-def serve(body: bytes) -> tuple[socket.socket, int]:
+def serve(body: bytes, status: int = 200) -> tuple[socket.socket, int]:
     """A server that gives everybody the same answer."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -47,7 +51,7 @@ def serve(body: bytes) -> tuple[socket.socket, int]:
                 return
             with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
 
     threading.Thread(target=run, daemon=True).start()
     return listener, listener.getsockname()[1]
@@ -61,6 +65,30 @@ def test_a_server_that_lies_is_found(body: bytes) -> None:
     try:
         with pytest.raises(Finding):
             text(Caller(port, "liar", random.Random(1), deadline=float("inf")), TRUTH)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.may_leak(reason="the thread of the small server ends a moment later")
+@pytest.mark.parametrize(
+    ("status", "finishes", "found"),
+    [
+        (500, False, "500"),
+        (401, False, "401"),
+        (200, True, "without finish"),
+        (502, True, "has not come to its end"),
+        (502, False, ""),
+        (429, False, ""),
+    ],
+)
+def test_a_chat_is_refused_only_by_its_model(status: int, finishes: bool, found: str) -> None:
+    """A refusal of ours is a finding, and a model that finishes is asked until it has answered."""
+    listener, port = serve(b"", status)
+    deadline = time.monotonic() + (1 if finishes else 30)
+    try:
+        with pytest.raises(Finding, match=found) if found else nullcontext():
+            chats.ui(Caller(port, "asker", random.Random(1), deadline, finishes), TRUTH)
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()

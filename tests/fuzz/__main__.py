@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz.imagination import Found, imagine
@@ -45,25 +46,30 @@ def guided(names: list[str], seconds: float) -> bool:
     found, fed = 0, 0
     for name in names:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            command = [
-                sys.executable,
-                "-m",
-                "tests.fuzz.guided",
-                name,
-                str(max(1, round(seconds / len(names)))),
-                folder,
-            ]
+            for_s = str(max(1, round(seconds / len(names))))
+            command = [sys.executable, "-m", "tests.fuzz.guided", name, for_s, folder]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             fed += sum(map(int, re.findall(r"number_of_executed_units: *(\d+)", done.stderr)))
-            for crash in Path(folder).glob("crash-*"):
-                found += 1
-                data = crash.read_bytes()
-                print(f"FOUND: {Found(name, data, _raised(name, data))}", file=sys.stderr, flush=True)  # noqa: T201
-            if done.returncode and not list(Path(folder).glob("crash-*")):
-                found += 1
-                print(f"FOUND: {name}: atheris ended with {done.returncode}: {done.stderr[-2000:]}", file=sys.stderr)  # noqa: T201
+            told = [str(each) for each in artefacts(name, Path(folder))]
+            if done.returncode and not told:
+                told.append(f"{name}: atheris ended with {done.returncode}: {done.stderr[-2000:]}")
+        found += len(told)
+        for each in told:
+            print(f"FOUND: {each}", file=sys.stderr, flush=True)  # noqa: T201
     print(f"{len(names)} parsers, {fed:,} inputs by atheris, {found} findings", flush=True)  # noqa: T201
     return not found
+
+
+def artefacts(name: str, folder: Path) -> Iterator[Found]:
+    """Yield what libFuzzer has left: an input that raises, or takes more than a time or a memory that it sets."""
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        data, kind = path.read_bytes(), path.name.rpartition("-")[0]
+        # Only what raises is fed again: the others would take as long, or as much, here too.
+        yield Found(name, data, _raised(name, data) if kind == "crash" else TooMuch(kind))
+
+
+class TooMuch(Exception):
+    """What libFuzzer calls an input that did not raise: timeout, oom, slow-unit."""
 
 
 def _raised(name: str, data: bytes) -> BaseException:

@@ -1,6 +1,7 @@
 """One parser, fed by atheris, which follows the branches of the code that an input takes: ``NAME SECONDS FOLDER``.
 
-A process of its own for each: libFuzzer ends it. What it found lies in FOLDER as ``crash-…``.
+A process of its own for each: libFuzzer ends it. What it found lies in FOLDER as ``crash-…``, ``timeout-…``,
+``oom-…`` and ``slow-unit-…``.
 """
 
 from __future__ import annotations

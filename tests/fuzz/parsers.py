@@ -28,6 +28,7 @@ import msgspec
 
 from blueprints import access as access_blueprint
 from blueprints import events as events_blueprint
+from blueprints import forms as forms_blueprint
 from llm import chunked, chunks, messages, refusals, sse
 from settings import Settings
 from stores import copy_messages, csv_fields, offsets
@@ -48,6 +49,7 @@ from streaming import (
     media_types,
     origins,
     positions,
+    publishing,
     queries,
     ranges,
     static_tokens,
@@ -156,12 +158,25 @@ def _chunked(cut: list[bytes]) -> object:
 def _form(data: bytes) -> None:
     """What is taken is the same in every way. Werkzeug may refuse a part without a body (not an empty one) by a cut."""
     data = data[:4096]
-    taken = []
-    for cut in ([data], pieces.singly(data), pieces.cut(data, _cuts(data))):
-        form = FormFile(cut, b"xyz")
-        with contextlib.suppress(BadRequest, TooLarge):
-            taken.append((b"".join(form), form.filename))
-    assert taken[1:] == taken[:1] * (len(taken) - 1), taken
+    for fields_bytes, required in ((0, True), (1024, False)):
+        taken = []
+        for cut in ([data], pieces.singly(data), pieces.cut(data, _cuts(data))):
+            form = FormFile(cut, b"xyz", fields_bytes, required)
+            with contextlib.suppress(BadRequest, TooLarge):
+                taken.append((b"".join(form), form.filename, form.fields))
+        assert taken[1:] == taken[:1] * (len(taken) - 1), taken
+
+
+def _fields(data: bytes) -> None:
+    """A form as browsers send it without files: no value has a CRLF, and all of it is text."""
+    form = "application/x-www-form-urlencoded"
+    environ = {"CONTENT_TYPE": form, "wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data))}
+    app = _flask()
+    app.extensions["settings"] = Settings()
+    with app.test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
+        for name, values in forms_blueprint._fields().items():
+            assert not any("\r\n" in value for value in values), values
+            "".join((name, *values)).encode()
 
 
 def _chunk(data: bytes) -> None:
@@ -271,7 +286,7 @@ def _cursors(data: bytes) -> None:
         for read in (
             lambda: cursors.Parameters("a", "b", lists=("c",)).integer("a", 1, 0, 100),
             lambda: cursors.Parameters("a", "b", lists=("c",)).number("b", 1.0, 0.0, 60.0),
-            lambda: cursors.Parameters("a", "b", lists=("c",)).texts("c", "x", *events_blueprint.TOPIC, most=16),
+            lambda: cursors.Parameters("a", "b", lists=("c",)).texts("c", "x", *publishing.NAME, most=16),
             lambda: cursors.Parameters("a", "b", lists=("c",)).flag("a"),
         ):
             with contextlib.suppress(Problem):
@@ -330,6 +345,11 @@ _PRODUCER = ("Producer-Id", "Producer-Epoch", "Producer-Seq")
 _TUS = ("Tus-Resumable", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat", "Upload-Offset")
 _DRAFT = ("Upload-Draft-Interop-Version", "Upload-Complete", "Upload-Offset", "Upload-Length", "Content-Type")
 _FORM = b'--xyz\r\nContent-Disposition: form-data; name="f"; filename="a.txt"\r\n\r\nabc\r\n--xyz--\r\n'
+_FIELDS = (
+    b'--xyz\r\nContent-Disposition: form-data; name="to"\r\n\r\nupper\r\n'
+    b'--xyz\r\nContent-Disposition: form-data; name="text"\r\n\r\na\r\n\xc3\x9f\r\n'
+    b'--xyz\r\nContent-Disposition: form-data; name="file"; filename=""\r\n\r\n\r\n--xyz--\r\n'
+)
 _PARTS = (
     b'{"id":"c","trigger":"submit-message","messages":[{"id":"1","role":"user","parts":[{"type":"text","text":"a"}]}]}'
 )
@@ -345,7 +365,8 @@ PARSERS: dict[str, Parser] = {
     "server-sent events": Parser(_in_every_way(_sse, ValueError), (b"event: a\r\ndata: b\rdata\n\nid: 1\n: c\n\n",)),
     "server-sent events, as a browser": Parser(_as_a_browser, (b"\xef\xbb\xbfid: 1\nretry: 5\ndata: b\n\n",)),
     "chunked": Parser(_in_every_way(_chunked, ValueError), (b"4;a=b\r\nabcd\r\n0\r\nA: b\r\n\r\n",)),
-    "form": Parser(_form, (_FORM,)),
+    "form": Parser(_form, (_FORM, _FIELDS)),
+    "fields of a form": Parser(_fields, (b"id=a&said=x%0D%0Ay&said=&message=%C3%9F+%25", b"a;b=%ff&=")),
     "chunk of a model": Parser(_chunk, (_DELTA, b'{"error":{"message":"a"}}')),
     "login": Parser(_login, (b'{"token":"a","x":[1]}',)),
     "question": Parser(_question, (_PARTS, b'{"messages":[{"role":"user","content":"a"}],"stream":true}')),

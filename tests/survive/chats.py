@@ -10,6 +10,10 @@ from tests.survive.caller import Caller, Finding, prefix, same
 from tests.survive.truth import Truth
 
 _JSON = ("Content-Type", "application/json")
+# What a model's server says instead of an answer, as ours tells it (llm/refusals.py).
+REFUSED = (429, 502, 504)
+# How an answer ends, for its reader; lost: with all that the server had.
+FINISHED, FAILED, LOST = "finished", "failed", "lost"
 
 
 def text(caller: Caller, truth: Truth) -> None:
@@ -29,61 +33,58 @@ def openai(caller: Caller, truth: Truth) -> None:
 
 
 def _chat(caller: Caller, truth: Truth, protocol: str) -> None:
-    """Ask once, or again under the same key where nothing came back; then read the run until its end is told."""
+    """Ask until an answer has come to its end: a model that finishes answers at last, whatever befell the server."""
     key = ("Idempotency-Key", caller.name)
     body = json.dumps({"id": caller.name, "messages": [{"id": "1", "role": "user", "content": "Hi"}]}).encode()
     while True:
         answer = caller.ask("POST", f"/api/chat?protocol={protocol}", (_JSON, key), body)
-        # 401, 404 and 5xx are the model's, as statuses, before anything was streamed.
-        caller.passing(answer, 200, 401, 500)
-        if answer.status == 200 and _judged(caller, answer, protocol, truth):
+        caller.passing(answer, 200)
+        refused = answer.status in REFUSED and answer.end == "clean"
+        if refused and not caller.finishes:
             return
-        if answer.status in (429, 500, 502, 504, 401) and answer.end == "clean":
-            return  # refused, and said so
         if answer.status == 200:
-            break
+            end = _judged(caller, answer, protocol, truth) or _resumed(caller, truth, protocol)
+            if end == LOST:
+                return _chat(caller.again(), truth, protocol)
+            if end == FINISHED or not caller.finishes:
+                return
         caller.later()
+
+
+def _resumed(caller: Caller, truth: Truth, protocol: str) -> str:
+    """Read the run again and again until its end is told; return that."""
     while True:
         caller.later()
         answer = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol={protocol}")
-        caller.passing(answer, 200, 204, 401, 500, *((404, 410) if caller.mishaps.lifetimes else ()))
-        if answer.status == 200 and _judged(caller, answer, protocol, truth):
-            return
+        caller.passing(answer, 200, 204, *((404, 410) if caller.mishaps.lifetimes else ()))
         if answer.status in (204, 404, 410):
             if not caller.mishaps.lifetimes:
                 raise Finding(f"{caller.name}: its answer had begun, and there is none")
-            return _chat(caller.again(), truth, protocol)
-        if answer.status in (500, 502, 504):
-            return
-        if protocol == "text" and _failed(caller, truth):
-            return
+            return LOST
+        if answer.status == 200 and (end := _judged(caller, answer, protocol, truth)):
+            return end
+        # Text has no word for a failure, and is cut: another encoding tells of it.
+        if protocol == "text":
+            told = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol=ui")
+            if told.status == 200 and _judged(caller, told, "ui", truth) == FAILED:
+                return FAILED
 
 
-def _failed(caller: Caller, truth: Truth) -> bool:
-    """Whether another encoding tells of a failure: text has no word for one, and is cut."""
-    answer = caller.ask("GET", f"/api/chat/{caller.name}/stream?protocol=ui")
-    return answer.status == 200 and _judged(caller, answer, "ui", truth) and _ui(bytes(answer.body))[2]
-
-
-def _judged(caller: Caller, answer: Answer, protocol: str, truth: Truth) -> bool:
-    """Whether the answer's end was told; Finding where it is not what the model said."""
+def _judged(caller: Caller, answer: Answer, protocol: str, truth: Truth) -> str:
+    """Return the answer's end, "" where none was told; Finding where it is not what the model said."""
     said, finished, failed = _READ[protocol](bytes(answer.body))
-    expected = truth.text
-    prefix(caller.name, said.encode(), expected.encode())
+    finished = finished or (protocol == "text" and answer.end == "clean")
+    prefix(caller.name, said.encode(), truth.text.encode())
     if finished and failed:
         raise Finding(f"{caller.name}: both finished and failed: {answer}")
-    if (finished or (protocol == "text" and answer.end == "clean")) and not caller.finishes:
+    if finished and not caller.finishes:
         raise Finding(f"{caller.name}: an end as if whole, of a model that failed: {answer}")
-    if finished and answer.end == "clean":
-        same(caller.name, said.encode(), expected.encode())
-        return True
-    if protocol == "text":
-        if answer.end == "clean":
-            same(caller.name, said.encode(), expected.encode())
-        return answer.end == "clean"
-    if answer.end == "clean" and not failed:
+    if answer.end == "clean" and not (finished or failed):
         raise Finding(f"{caller.name}: a clean end without finish or error: {answer}")
-    return failed
+    if finished and answer.end == "clean":
+        same(caller.name, said.encode(), truth.text.encode())
+        return FINISHED
+    return FAILED if failed else ""
 
 
 def _text(body: bytes) -> tuple[str, bool, bool]:
