@@ -34,6 +34,8 @@ from streaming.slowness import Slowest, Waits
 PIECE_BYTES = 256 * 1024
 # In the environ: who is told, at the end of its reading, how many bytes of the body came.
 CAME: Final = "perennial.came"
+# In the environ: what is to be around a wait for bytes that nobody wants, for so many seconds (worker.py).
+IDLE: Final = "perennial.idle"
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
 _TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
@@ -192,22 +194,22 @@ def discard_unread(response: Response) -> Response:
     """After the answer to a request whose body was not read whole: let the client come to reading the answer."""
     environ = request.environ
     # Who came too slowly is not waited for.
-    if _is_unread(environ["wsgi.input"]) and not response.is_streamed and response.status_code != BodyStalled.status:
+    if is_unread(environ["wsgi.input"]) and not response.is_streamed and response.status_code != BodyStalled.status:
         fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response
 
 
 def pass_over(body: Any) -> None:
-    """Read what an answer has left of gunicorn's ``body``, so that the next request can be.
+    """Read what an answer has left unread of gunicorn's ``body``, so that the next request can be. May be given up.
 
     Of what is too much, comes too slowly or is wrongly framed the connection is ended, as gunicorn does, in silence.
     """
-    if not _is_unread(body) or body.failed:
+    if body.failed:
         return
     left, pace, body.failed = DISCARD_BYTES, Pace(), True
     reader = body.reader
-    with contextlib.suppress(OSError, NoMoreData, ParseException), gevent.Timeout(DISCARD_S, False):
+    with contextlib.suppress(OSError, NoMoreData, ParseException):
         for piece in _from_length(reader) if isinstance(reader, LengthReader) else _from_chunks(reader):
             left -= len(piece)
             if left < 0:
@@ -216,7 +218,8 @@ def pass_over(body: Any) -> None:
         body.failed = getattr(reader, "length", 0) > 0  # it ended early
 
 
-def _is_unread(body: Any) -> bool:
+def is_unread(body: Any) -> bool:
+    """Whether so much is left of gunicorn's ``body`` that gunicorn is not to read it."""
     reader = getattr(body, "reader", None)
     if isinstance(reader, LengthReader):
         return bool(reader.length > _SMALL_BYTES)
@@ -230,7 +233,8 @@ def _discard(environ: Mapping[str, Any]) -> None:
     # The kernel throws it away without copying it (tcp(7)); of a TLS connection it has to be deciphered.
     flags = _TRUNCATE if plain_socket(environ) is not None else 0
     left, deadline, pace = DISCARD_BYTES, time.monotonic() + DISCARD_S, Pace()
-    with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
+    idle = environ.get(IDLE, lambda limit_s: gevent.Timeout(limit_s, False))
+    with contextlib.suppress(OSError), idle(DISCARD_S):
         while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(_waste, 0, flags)):
             left -= count
             pace.rest()

@@ -200,3 +200,18 @@ def test_a_body_that_is_left_and_is_none(server: LiveServer, framing: bytes) -> 
         assert client.read_to_end().body == b"Chunk 0\n"
         assert client.receive() == b""
     assert server.get("/healthz")[0] == 200
+
+
+@pytest.mark.slow
+def test_bodies_that_nobody_wants_hold_no_places(live_server: Callable[..., LiveServer]) -> None:
+    """More connections than there are places announce bodies that do not come, and have been answered: all are."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-connections 40")
+    lines = ["POST /nothing", "GET /api/stream?chunks=1", "HEAD /api/stream", "POST /v1/chat/completions"]
+    with contextlib.ExitStack() as stack:
+        for n in range(120):
+            client = stack.enter_context(RawClient(server.port, timeout_s=15))
+            line = lines[n % len(lines)]
+            client.send(
+                f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode(), line[:4].strip()
+            )
+            assert client.read_to_end().status in (200, 404, 415)
