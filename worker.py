@@ -7,7 +7,7 @@ EventSource handed over with one reconnect.
 Rules:
 - The listener is closed before a stream is told to go, or its client would reconnect to this worker.
 - Idle keep-alive connections end at once; a connection that was just accepted gets a second for its first request.
-- A connection whose requests come without a pause lets the others have their turn.
+- A connection whose requests come without a pause lets the others have their turn; so does one whose body nobody read.
 - What is still at work after ``graceful_timeout`` is killed, and its clients see a cut. A worker that was relieved
   (relief.py) has no such time.
 - A connection has ``HEADERS_S`` seconds for its TLS handshake, and as many for the head of its first request. Who has
@@ -20,12 +20,11 @@ Rules:
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -39,7 +38,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 import relief
-from streaming import heads, runs
+from streaming import bodies, heads, runs
 from streaming.accounts import BEGAN
 from streaming.connections import RESPONSE
 from streaming.links import links
@@ -96,6 +95,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         def with_response(environ: dict[str, Any], start_response: Any) -> Any:
             environ[BEGAN] = time.monotonic()
             environ[RESPONSE] = start_response.__self__
+            environ[bodies.IDLE] = self.idle
             return application(environ, start_response)
 
         self.wsgi: Any = with_response
@@ -162,7 +162,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 loop.run_callback(self._end_one, greenlet, timeout)
 
     def _end_one(self, greenlet: Any, timeout: gevent.Timeout, at_once: bool = False) -> None:
-        if self._idle.get(greenlet) is timeout and (at_once or not _has_input(greenlet)):
+        if self._idle.get(greenlet) is timeout and (at_once or not heads.has_come(greenlet.client)):
             del self._idle[greenlet]
             greenlet.throw(timeout)
 
@@ -215,18 +215,27 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         finally:
             self._served.discard(greenlet)
 
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        super().handle_request(listener_name, req, sock, addr)
+        if bodies.is_unread(req.body):
+            with self.idle(bodies.DISCARD_S):
+                bodies.pass_over(req.body)
+
+    def idle(self, limit_s: float) -> AbstractContextManager[object]:
+        """Around a wait for bytes that nobody wants: it may be ended for who comes, or by a drain."""
+        return self._deadline(gevent.getcurrent(), limit_s)
+
     def _has_shaken_hands(self, greenlet: Any, client: Any) -> bool:
         """Whether there is nothing (more) between the client and its first request."""
         if not isinstance(client, ssl.SSLSocket):
             return True
-        done = False
         try:
             with self._deadline(greenlet, links.headers_s):
                 client.do_handshake()
-                done = True
+                return True
         except OSError:  # no TLS, a version that is too old, or it has gone
             self.log.debug("a TLS handshake failed", exc_info=True)
-        return done
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +246,3 @@ class _Named:
 
     def getsockname(self) -> Any:
         return self.name
-
-
-def _has_input(greenlet: Any) -> bool:
-    """Whether a request has begun to arrive on the greenlet's connection."""
-    try:
-        return bool(greenlet.client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

@@ -4,8 +4,9 @@ Rules:
 - A piece is what the connection had: ``request.stream.read(n)`` under gunicorn waits for n bytes or the end, so the
   pieces are taken from gunicorn's own body readers; another server's body is read by ``read``.
 - A body that ends early is never taken for a whole one; one that stalls, or comes in drops, is given up after a time.
-- What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; gunicorn
-  does the same 1 KiB at a time over a buffer it copies anew (64 MiB: the worker stood still for 3 s).
+- What is refused early is read and thrown away for a while after the answer, or a reset would eat the answer; and so
+  is what a stream's answer has left, for the next request: gunicorn does the same 1 KiB at a time over a buffer it
+  copies anew (64 MiB: the worker stood still for 3 to 8 s).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from streaming.slowness import Slowest, Waits
 PIECE_BYTES = 256 * 1024
 # In the environ: who is told, at the end of its reading, how many bytes of the body came.
 CAME: Final = "perennial.came"
+# In the environ: what is to be around a wait for bytes that nobody wants, for so many seconds (worker.py).
+IDLE: Final = "perennial.idle"
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
 _TRUNCATE = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
@@ -190,14 +193,37 @@ def fail(environ: Mapping[str, Any]) -> None:
 def discard_unread(response: Response) -> Response:
     """After the answer to a request whose body was not read whole: let the client come to reading the answer."""
     environ = request.environ
-    reader = getattr(environ["wsgi.input"], "reader", None)
-    left = getattr(reader, "length", 0)
-    unread = left > _SMALL_BYTES if isinstance(reader, LengthReader) else getattr(reader, "parser", None) is not None
     # Who came too slowly is not waited for.
-    if unread and not response.is_streamed and response.status_code != BodyStalled.status:
+    if is_unread(environ["wsgi.input"]) and not response.is_streamed and response.status_code != BodyStalled.status:
         fail(environ)
         response.call_on_close(lambda: _discard(environ))
     return response
+
+
+def pass_over(body: Any) -> None:
+    """Read what an answer has left unread of gunicorn's ``body``, so that the next request can be. May be given up.
+
+    Of what is too much, comes too slowly or is wrongly framed the connection is ended, as gunicorn does, in silence.
+    """
+    if body.failed:
+        return
+    left, pace, body.failed = DISCARD_BYTES, Pace(), True
+    reader = body.reader
+    with contextlib.suppress(OSError, NoMoreData, ParseException):
+        for piece in _from_length(reader) if isinstance(reader, LengthReader) else _from_chunks(reader):
+            left -= len(piece)
+            if left < 0:
+                return
+            pace.rest()
+        body.failed = getattr(reader, "length", 0) > 0  # it ended early
+
+
+def is_unread(body: Any) -> bool:
+    """Whether so much is left of gunicorn's ``body`` that gunicorn is not to read it."""
+    reader = getattr(body, "reader", None)
+    if isinstance(reader, LengthReader):
+        return bool(reader.length > _SMALL_BYTES)
+    return getattr(reader, "parser", None) is not None
 
 
 def _discard(environ: Mapping[str, Any]) -> None:
@@ -207,7 +233,8 @@ def _discard(environ: Mapping[str, Any]) -> None:
     # The kernel throws it away without copying it (tcp(7)); of a TLS connection it has to be deciphered.
     flags = _TRUNCATE if plain_socket(environ) is not None else 0
     left, deadline, pace = DISCARD_BYTES, time.monotonic() + DISCARD_S, Pace()
-    with contextlib.suppress(OSError), gevent.Timeout(DISCARD_S, False):
+    idle = environ.get(IDLE, lambda limit_s: gevent.Timeout(limit_s, False))
+    with contextlib.suppress(OSError), idle(DISCARD_S):
         while left > 0 and time.monotonic() < deadline and (count := connection.recv_into(_waste, 0, flags)):
             left -= count
             pace.rest()

@@ -9,7 +9,9 @@ Rules:
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from flask import g, request
@@ -35,7 +37,24 @@ def current() -> Caller | None:
 def key() -> str:
     """Return what tells this request's caller from others where limits are concerned: its name, or its address."""
     caller = current()
-    return caller.name if caller else f"address:{request.remote_addr or ''}"
+    return caller.name if caller else f"address:{address()}"
+
+
+def address() -> str:
+    """Return where the request comes from, as far as it tells callers apart."""
+    return _told_apart(request.remote_addr or "")
+
+
+@lru_cache(10_000)
+def _told_apart(address: str) -> str:
+    """An address; of IPv6 its network of 64 bits, of which whoever has one address has all (RFC 4291, 2.5.1)."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
 
 
 def mark() -> str:

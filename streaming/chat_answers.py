@@ -49,7 +49,7 @@ def caller() -> str:
     settings: Settings = current_app.extensions["settings"]
     name = settings.CHAT_CALLER_HEADER
     if not name or not (value := request.headers.get(name, "")):
-        return digest("address", request.remote_addr or "")
+        return digest("address", callers.address())
     # Of X-Forwarded-For only the last one was written by our own proxy.
     return digest("header", value.rpartition(",")[2].strip() if name.lower() == "x-forwarded-for" else value)
 

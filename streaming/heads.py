@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import socket
 import traceback
 from typing import Any
 
@@ -24,6 +25,14 @@ _ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
     b"Cache-Control: no-store\r\nContent-Length: %d\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
 )
+
+
+def has_come(client: Any) -> bool:
+    """Whether there is anything to read on gevent's socket: a request has begun to arrive."""
+    try:
+        return bool(client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 def begun(error: BaseException) -> bool:

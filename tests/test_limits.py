@@ -76,6 +76,28 @@ def test_who_is_to_come_again_is_always_told_when() -> None:
     assert of_status(404, "never").retry_after_s is None
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("", "", True),
+    ],
+)
+def test_an_address_tells_callers_apart(make_client: Make, one: str, other: str, same: bool) -> None:
+    """Whoever has one IPv6 address has 2**64 of them (RFC 4291, 2.5.1): they are one caller."""
+    client = make_client(RATE_LIMIT="1/hour")
+    statuses = []
+    for address in (one, other):
+        with client.get("/api/sse?count=1", environ_overrides={"REMOTE_ADDR": address}) as answer:
+            statuses.append(answer.status_code)
+    assert statuses == [200, 429 if same else 200]
+
+
 def test_without_a_bound_nothing_is_counted() -> None:
     """Any number of places, and nothing is kept of them."""
     shares = Shares("things", 0, 0)

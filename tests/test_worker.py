@@ -162,3 +162,56 @@ def test_quick_clients_take_turns(live_server: Callable[..., LiveServer]) -> Non
         order = served()
         assert order.index("two") < 400 - order[::-1].index("one")
         assert order.index("one") < 400 - order[::-1].index("two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    "line", ["GET /api/stream?chunks=1", "HEAD /api/stream", "GET /api/download/poem.txt", "GET /api/events"]
+)
+def test_a_body_that_a_stream_leaves_is_passed_over(server: LiveServer, line: str, chunked: bool) -> None:
+    """Nobody stands still for it, and the next request on the connection is answered."""
+    mib = 192
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {mib * 2**20}"
+    began = time.monotonic()
+    with RawClient(server.port, timeout_s=60) as client:
+        client.send(f"{line} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode(), line.split()[0])
+        for _ in range(mib):
+            client.send_chunk(bytes(2**20)) if chunked else client.send(bytes(2**20))
+        if chunked:
+            client.send_chunk(b"")
+        assert client.read_to_end().status == 200
+        client.received.clear()
+        assert client.request("GET", "/healthz").read_to_end().status == 200
+    # Half a second; read by gunicorn, twenty.
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 70000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\nnone\r\n"]
+)
+def test_a_body_that_is_left_and_is_none(server: LiveServer, framing: bytes) -> None:
+    """It ends too early, or is wrongly framed: the connection ends behind the answer."""
+    with RawClient(server.port) as client:
+        client.send(b"GET /api/stream?chunks=1 HTTP/1.1\r\nHost: localhost\r\n" + framing, "GET")
+        if b"abc" in framing:
+            client.half_close()
+        assert client.read_to_end().body == b"Chunk 0\n"
+        assert client.receive() == b""
+    assert server.get("/healthz")[0] == 200
+
+
+@pytest.mark.slow
+def test_bodies_that_nobody_wants_hold_no_places(live_server: Callable[..., LiveServer]) -> None:
+    """More connections than there are places announce bodies that do not come, and have been answered: all are."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-connections 40")
+    lines = ["POST /nothing", "GET /api/stream?chunks=1", "HEAD /api/stream", "POST /v1/chat/completions"]
+    with contextlib.ExitStack() as stack:
+        for n in range(120):
+            client = stack.enter_context(RawClient(server.port, timeout_s=15))
+            line = lines[n % len(lines)]
+            client.send(
+                f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode(), line[:4].strip()
+            )
+            assert client.read_to_end().status in (200, 404, 415)
