@@ -133,6 +133,7 @@ def _open(app: Flask, settings: Settings) -> None:
     app.extensions["chats"] = Chats(log, lease, settings)
     app.extensions["reports"] = Reports(log, lease.worker, Sampler(links, settings.CHAT_CALLER_HEADER))
     app.extensions["tables"] = tables = _open_tables(settings)
+    app.extensions["slowest"] = slowest = Slowest.of(settings)
     uploads_dir, disk = settings.FILES_DIR / "uploads", _disk(settings.UPLOADS_SYNC)
     app.extensions["uploads"] = uploads_store = FileUploads(uploads_dir, disk)
     app.extensions["intake"] = Intake(
@@ -140,7 +141,7 @@ def _open(app: Flask, settings: Settings) -> None:
         Claims(log),
         log,
         settings.MAX_UPLOAD_BYTES,
-        Slowest.of(settings),
+        slowest,
         settings.NOTIFICATIONS_KEEP,
     )
     app.extensions["videos"] = videos_store = FileUploads(settings.FILES_DIR / "videos", disk)
@@ -151,8 +152,6 @@ def _open(app: Flask, settings: Settings) -> None:
 def _route(app: Flask, settings: Settings) -> None:
     """Let requests in: the routes, what stands before each of them, and how they are refused."""
     app.extensions["assets"] = Assets(settings_module.ROOT / "static")
-    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
-        markup.document(settings_module.ROOT / "docs" / "http.md")  # now: it takes too long beside streams
     for module in _BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     app.cli.add_command(doctor.command)
@@ -195,7 +194,8 @@ class NoSession(SessionInterface):
 
 
 def prepare(settings: Settings) -> None:
-    """Make the folders and the embedded databases that are not there."""
+    """Make the folders and the embedded databases that are not there; and read the docs, before there are workers."""
+    read_docs()
     for folder in (settings.INSTANCE_DIR, settings.FILES_DIR / "videos", settings.FILES_DIR / "uploads"):
         folder.mkdir(parents=True, exist_ok=True)
     if not settings.DATABASE_URL:
@@ -206,6 +206,12 @@ def prepare(settings: Settings) -> None:
         redis_log.prepare(settings.streams_url)
     elif settings.streams_url != "memory:":
         sqlite_log.prepare(_path(settings.streams_url))
+
+
+def read_docs() -> None:
+    """Render the longest document once, for all workers that come: beside streams it takes too long (40 ms)."""
+    with contextlib.suppress(FileNotFoundError):  # who leaves docs/ at home has no page of them
+        markup.document(settings_module.ROOT / "docs" / "http.md")
 
 
 def _open_log(settings: Settings) -> Log:

@@ -82,8 +82,9 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """Once, in the master, while the old workers still serve: the new ones are there the sooner."""
-    import app  # noqa: F401
+    import app
 
+    app.read_docs()
     if server.relief:
         server.relief.reloaded()
 

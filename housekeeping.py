@@ -1,7 +1,8 @@
 """What a worker does now and then: forget what has had its time, live on, hear the others, count.
 
 Rules:
-- A greenlet each, for as long as the worker lives; what fails is said and tried again.
+- A greenlet each, for as long as the worker lives; what fails is said and tried again, and keeps nothing else from its
+  turn: on a full disk the log forgets nothing, and the sweeps behind it make the room.
 - They end before the stores do.
 """
 
@@ -9,13 +10,13 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
 from flask import Flask
 
-from settings import Settings
 from stores.errors import StoreError
 from streaming import metrics
 from streaming.leases import RENEW_S
@@ -26,18 +27,10 @@ log = logging.getLogger("perennial")
 
 def begin(app: Flask, listeners: Sequence[Any] = ()) -> None:
     """Now and then, for as long as the worker lives: forget what has had its time, and look at what is to be told."""
-    settings: Settings = app.extensions["settings"]
 
     def keep() -> None:
         while True:
-            try:
-                app.extensions["log"].expire("uploads/", settings.PROGRESS_KEEP_S)
-                app.extensions["uploads"].sweep(60 * settings.BODY_TIMEOUT_S)
-                app.extensions["intake"].sweep()
-                app.extensions["videos"].sweep(60 * settings.BODY_TIMEOUT_S)
-                app.extensions["kept"].sweep()
-            except (StoreError, OSError):
-                log.exception("housekeeping failed, and is tried again")
+            do_each(sweeps(app))
             gevent.sleep(_KEEP_S)
 
     def renew() -> None:
@@ -52,6 +45,28 @@ def begin(app: Flask, listeners: Sequence[Any] = ()) -> None:
     for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
     keepers = [*(gevent.spawn(each) for each in for_ever), *watch.greenlets]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
+
+
+def do_each(tasks: Sequence[Callable[[], object]]) -> None:
+    """Do all of them, in their order, also behind one that fails."""
+    for task in tasks:
+        try:
+            task()
+        except (StoreError, OSError):
+            log.exception("housekeeping failed, and is tried again")
+
+
+def sweeps(app: Flask) -> Sequence[Callable[[], object]]:
+    """Return what forgets what has had its time."""
+    has, settings = app.extensions, app.extensions["settings"]
+    stray_s = 60 * settings.BODY_TIMEOUT_S
+    return (
+        partial(has["log"].expire, "uploads/", settings.PROGRESS_KEEP_S),
+        partial(has["uploads"].sweep, stray_s),
+        has["intake"].sweep,
+        partial(has["videos"].sweep, stray_s),
+        has["kept"].sweep,
+    )
 
 
 def _jobs() -> int:

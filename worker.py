@@ -48,7 +48,8 @@ from streaming.pace import Pace
 FIRST_REQUEST_S = 1.0
 # Of the grace time, the master's own too: to mark what could not be finished, before it kills.
 MARK_S = 1.0
-# So many places are kept free by ending connections that wait; and so many of these are looked through for a fresh one.
+# So many places are kept free by ending connections that wait, or a tenth of a worker that has few; and so many of
+# these are looked through for a fresh one.
 _SPARE = 100
 _LOOKED_AT = 64
 _SIGTERM = 15
@@ -83,7 +84,8 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         # Connections between two requests: the greenlet, its time-out, and whether it has served a request.
         self._idle: dict[Any, gevent.Timeout] = {}
         self._served: set[Any] = set()
-        self._pools: list[Pool] = []
+        self._servers: list[StreamServer] = []
+        self._spare = max(1, min(_SPARE, self.worker_connections // 10))
         # Python's own handler would run only when the loop next wakes.
         gevent.signal_handler(_SIGTERM, self.handle_exit, _SIGTERM, None)
 
@@ -105,7 +107,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         super().handle_exit(sig, frame)
 
     def run(self) -> None:
-        servers = [self._serve(listener) for listener in self.sockets]
+        self._servers = [self._serve(listener) for listener in self.sockets]
         wear = relief.Wear(self.cfg.max_requests, self.most_bytes)
         relief.tell(self.ppid, self.stage, relief.SERVING)
         while self.alive:
@@ -113,10 +115,10 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             self._look_at(wear)
             # gevent's wait(timeout) can hang for ever when set() meets the time-out: ask first.
             self._stopping.is_set() or self._stopping.wait(1.0)
-        for server in servers:
+        for server in self._servers:
             server.close()
         links.drain()
-        self._finish(servers)
+        self._finish()
 
     def _look_at(self, wear: relief.Wear) -> None:
         """Ask to be relieved when it is time, and go when that was granted."""
@@ -131,24 +133,22 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         listener.setblocking(1)
         # The handshake is made in ``handle``, where it has a deadline.
         tls = {"ssl_context": ssl_context(self.cfg), "do_handshake_on_connect": False} if self.cfg.is_ssl else {}
-        pool = Pool(self.worker_connections)
-        self._pools.append(pool)
         # Its name and not itself: a connection accepted just before a drain is handled after the listener is closed.
         named = _Named(listener.getsockname())
-        server = StreamServer(listener, handle=partial(self.handle, named), spawn=pool, **tls)
+        server = StreamServer(listener, handle=partial(self.handle, named), spawn=Pool(self.worker_connections), **tls)
         # Each begins with a request: a hundred at once would be one long turn for all the others.
         server.max_accept = 1 if self.cfg.workers > 1 else 4
         server.start()
         return server
 
-    def _finish(self, servers: list[StreamServer]) -> None:
+    def _finish(self) -> None:
         """Wait until every connection and run has ended, at most the time there is; then kill what is left."""
         began = time.monotonic()
-        while runs.running() or any(len(server.pool) for server in servers):
+        while runs.running() or any(len(server.pool) for server in self._servers):
             if time.monotonic() > self._ends_at:
                 self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
                 runs.interrupt(timeout_s=1)
-                for server in servers:
+                for server in self._servers:
                     server.stop(timeout=1)
                 return
             self._end_idle(fresh_too=time.monotonic() - began > FIRST_REQUEST_S)
@@ -205,7 +205,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         greenlet = gevent.getcurrent()
-        if any(pool.free_count() < _SPARE for pool in self._pools):
+        if any(server.pool.free_count() < self._spare for server in self._servers):
             self._make_room()
         greenlet.client = client
         greenlet.pace = Pace()

@@ -60,31 +60,39 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # peers inherit it: 5,000 subscribers are as many files
     docs = None if asked.print else asked.docs
-    report = Report(docs)
+    report = Report()
     report.say(*head())
-    measure(report, [PARTS[name] for name in asked.parts or PARTS], asked.quick)
-    if docs is not None:
-        write(docs / "performance.md", report)
-    if docs == ROOT / "docs":
-        with report.attempt("the plan of docs/operations.md"):
-            plan.renew()
+    try:
+        measure(report, [PARTS[name] for name in asked.parts or PARTS], asked.quick, docs)
+    finally:  # of a run that is cut short, too: the plan follows from what is in the document
+        if docs == ROOT / "docs":
+            with report.attempt("the plan of docs/operations.md"):
+                plan.renew()
     return 1 if report.failures else 0
 
 
-def measure(report: Report, parts: Iterable[Part], quick: bool = False) -> None:
-    """Run the parts one after the other; one that fails does not keep the others from running."""
+def measure(report: Report, parts: Iterable[Part], quick: bool = False, docs: Path | None = None) -> None:
+    """Run the parts one after the other; one that fails does not keep the others from running.
+
+    Below ``docs``, where it is given, what there is is written whenever a part has ended.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ground = Ground(Path(folder), report, quick)
         try:
             for part in parts:
                 with report.part(part.title):
                     part.run(ground)
+                if docs is not None:
+                    write(docs, report)
         finally:
             ground.close()
 
 
-def write(document: Path, report: Report) -> None:
-    document.parent.mkdir(parents=True, exist_ok=True)
+def write(docs: Path, report: Report) -> None:
+    (docs / "plots").mkdir(parents=True, exist_ok=True)
+    for name, drawn in report.plots.items():
+        (docs / "plots" / f"{name}.svg").write_text(drawn)
+    document = docs / "performance.md"
     before = document.read_text() if document.exists() else ""
     made = "\n".join(report.lines) + "\n"
     document.write_text(merged(before, made, [part.title for part in PARTS.values()]))

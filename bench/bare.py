@@ -1,7 +1,7 @@
 """The limit: what moves bytes with nothing but the system calls for it. A process of its own, one connection at a time.
 
 ``python -m bench.bare send <port> <file>``   answers every request with the file, by ``sendfile``
-``python -m bench.bare take <port> <file>``   writes every body to the file, by ``recv_into`` and ``write``
+``python -m bench.bare take <port> <file>``   writes every body to a new file, by ``recv_into`` and ``write``
 ``python -m bench.bare upper <port> <file>``  answers with the body, through ``bytes.upper``; the file is not used
 """
 
@@ -41,7 +41,7 @@ def send(connection: socket.socket, path: str) -> None:
 
 def take(connection: socket.socket, path: str) -> None:
     with open(path, "wb") as file:
-        for block in _body(connection):
+        for block in _blocks(connection, *_request(connection)):
             file.write(block)
     connection.sendall(_head(0))
 
@@ -54,10 +54,6 @@ def upper(connection: socket.socket, path: str) -> None:
     while left and (block := connection.recv(BLOCK_BYTES)):
         connection.sendall(block.upper())
         left -= len(block)
-
-
-def _body(connection: socket.socket) -> Iterator[memoryview]:
-    return _blocks(connection, *_request(connection))
 
 
 def _blocks(connection: socket.socket, length: int, rest: bytes) -> Iterator[memoryview]:

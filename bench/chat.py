@@ -1,7 +1,8 @@
 """What a model's token costs on its way, beside typed chunks through plain Flask, and a relay that does nothing else.
 
 The model's server and the readers are processes of their own, so what is measured is the server: its CPU a token, and
-what it adds to a token's time and to the first one's.
+what it adds to a token's time and to the first one's. A figure counts where every token came, once and in order, and
+every answer to its end.
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ from bench.load import percentile
 from bench.processes import cpu_s
 from bench.turns import ratio
 from settings import ROOT
-from tests.harness import LiveServer, free_port
+from tests.harness import free_port
 
 TOKENS, GAP_S = 200, 0.02
 CHATS, CROWD = 100, 500
 # One after the other on an idle server, for the time to the first token.
 ALONE = 20
 LIMIT_S = 150
-_COLUMNS = ("server", "chats", "CPU a token", "added to a token, p50", "p99", "first token", "tokens", "whole answers")
+_COLUMNS = (
+    "server",
+    "chats",
+    "CPU a token",
+    "added to a token, p50",
+    "p99",
+    "first token",
+    "tokens",
+    "whole answers",
+    "asked for",
+)
+_ASKED, _CROWD_ASKED, _ALONE_ASKED = "≤ 100 µs, p50 < 1 ms, p99 < 15 ms", "all whole", "first token < 5 ms"
 _PROTOCOLS = ("text", "ui", "openai")
 _RELAY = "a relay: receive, decode the JSON, send"
 _TYPED = "typed chunks, plain Flask"
@@ -54,31 +66,31 @@ def model(tokens: int = TOKENS, gap_s: float = GAP_S) -> Iterator[int]:
         yield port
 
 
-def read(port: int, pid: int, path: str, chats: int, apart_s: float = 0.0) -> Outcome:
-    """Let ``chats`` readers ask the server whose worker is ``pid``."""
+def read(port: int, pid: int, path: str, chats: int, tokens: int, apart_s: float = 0.0) -> Outcome:
+    """Let ``chats`` readers ask the server whose worker is ``pid``; ``tokens`` are due to each.
+
+    Raises RuntimeError where some are missing, doubled or out of their order, or an answer has no end.
+    """
     before = cpu_s(pid)
     command = [sys.executable, "-m", "bench.chat_readers", str(port), path, str(chats), str(apart_s)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=LIMIT_S)
     seen = json.loads(done.stdout)
-    cpu_us = (cpu_s(pid) - before) / max(seen["tokens"], 1) * 1e6
-    times = seen["times"] or [0.0]
-    firsts = seen["firsts"] or [0.0]
-    return Outcome(
-        cpu_us, percentile(times, 0.5), percentile(times, 0.99), statistics.median(firsts), len(times), seen["whole"]
-    )
+    used = cpu_s(pid) - before
+    if (seen["tokens"], seen["whole"], seen["disordered"]) != (chats * tokens, chats, 0):
+        came = f"{seen['tokens']} of {chats * tokens} tokens came, {seen['disordered']} out of their order"
+        raise RuntimeError(f"{came}, and {seen['whole']} of {chats} answers were whole")
+    times, p = seen["times"], percentile
+    first_ms = statistics.median(seen["firsts"])
+    return Outcome(used / len(times) * 1e6, p(times, 0.5), p(times, 0.99), first_ms, len(times), seen["whole"])
 
 
 @contextmanager
 def perennial(folder: Path, model_port: int) -> Iterator[tuple[int, int]]:
     """The port and the worker of our server."""
-    environ = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "CHAT_MODEL": "bench", "LOG_LEVEL": "WARNING"}
+    environ = {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "CHAT_MODEL": "bench"}
     environ |= {"CHAT_RUNS_PER_CALLER": "1000", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    server = LiveServer(folder / "chat", environ)
-    try:
-        server.start()
+    with processes.ours(folder / "chat", environ) as server:
         yield server.port, server.pids()[0]
-    finally:
-        server.stop()
 
 
 def typed_chunks(folder: Path, model_port: int) -> AbstractContextManager[tuple[int, int]]:
@@ -93,10 +105,10 @@ def chats(ground: Ground) -> None:
     title = f"{tokens} tokens to each chat, one every {GAP_S * 1000:.0f} ms, on one worker"
     ground.report.table(title, *_COLUMNS)
     with model(tokens) as upstream:
-        costs = _rounds(ground, folder, upstream, count)
+        costs = _rounds(ground, folder, upstream, count, tokens)
         with perennial(folder, upstream) as (port, worker):
-            told = read(port, worker, "/api/chat?protocol=ui", crowd, 0.005)
-            ground.report.row(*_cells("**Perennial**, ui", crowd, told))
+            told = read(port, worker, "/api/chat?protocol=ui", crowd, tokens, 0.005)
+            ground.report.row(*_cells("**Perennial**, ui", crowd, told), _CROWD_ASKED)
     _alone(ground, folder)
     limits.tell(
         ground.report,
@@ -109,22 +121,22 @@ def chats(ground: Ground) -> None:
     ground.report.say("", f"Text takes {found} of the CPU of typed chunks through plain Flask.")
 
 
-def _rounds(ground: Ground, folder: Path, upstream: int, count: int) -> dict[str, list[float]]:
+def _rounds(ground: Ground, folder: Path, upstream: int, count: int, tokens: int) -> dict[str, list[float]]:
     """The CPU of a token by server and protocol: whole processes in turn, A B C, A B C."""
     costs: dict[str, list[float]] = {}
 
     def take(name: str, port: int, worker: int, path: str) -> None:
-        told = read(port, worker, path, count, GAP_S / count)
-        ground.report.row(*_cells(name, count, told))
+        told = read(port, worker, path, count, tokens, GAP_S / count)
+        ground.report.row(*_cells(name, count, told), _ASKED if "Perennial" in name else "")
         costs.setdefault(name, []).append(told.cpu_us)
 
     for _ in range(ground.runs):
         with perennial(folder, upstream) as (port, worker):
-            read(port, worker, "/api/chat?protocol=ui", 2)
+            read(port, worker, "/api/chat?protocol=ui", 2, tokens)
             for protocol in _PROTOCOLS:
                 take(f"**Perennial**, {protocol}", port, worker, f"/api/chat?protocol={protocol}")
         with typed_chunks(folder, upstream) as (port, worker):
-            read(port, worker, "/chat", 2)
+            read(port, worker, "/chat", 2, tokens)
             take(_TYPED, port, worker, "/chat")
         with bare_relay.serving(upstream) as (port, pid):
             take(_RELAY, port, pid, "/")
@@ -134,12 +146,12 @@ def _rounds(ground: Ground, folder: Path, upstream: int, count: int) -> dict[str
 def _alone(ground: Ground, folder: Path) -> None:
     with ExitStack() as stack:
         upstream = stack.enter_context(model(1))
-        for name, serving, path in (
-            ("**Perennial**, one token, alone", perennial, "/api/chat?protocol=ui"),
-            ("typed chunks, one token, alone", typed_chunks, "/chat"),
+        for name, serving, path, asked in (
+            ("**Perennial**, one token, alone", perennial, "/api/chat?protocol=ui", _ALONE_ASKED),
+            ("typed chunks, one token, alone", typed_chunks, "/chat", ""),
         ):
             port, worker = stack.enter_context(serving(folder, upstream))
-            ground.report.row(*_cells(name, ALONE, read(port, worker, path, ALONE, 0.1)))
+            ground.report.row(*_cells(name, ALONE, read(port, worker, path, ALONE, 1, 0.1)), asked)
 
 
 def _cells(name: str, chats: int, outcome: Outcome) -> tuple[str, ...]:

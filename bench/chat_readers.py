@@ -1,7 +1,7 @@
 """Readers of chats for the bench, a process of its own: ``python -m bench.chat_readers <port> <path> <chats> <apart>``.
 
-Prints as JSON how many tokens and whole answers came, and the times in ms: of each token since its model sent it, and
-of each first token since its question was sent.
+Prints as JSON how many tokens and whole answers came, how many tokens came out of their order, and the times in ms: of
+each token since its model sent it, and of each first token since its question was sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Chat:
     asked_us: int
     first_us: int = 0
     tail: bytes = b""
-    count: int = 0
+    last_us: int = 0
+    disordered: int = 0
     whole: bool = False
     times_us: list[int] = field(default_factory=list)
 
@@ -37,7 +38,10 @@ class Chat:
         seen = self.tail + data
         end = 0
         for match in _TOKEN.finditer(seen):
-            self.times_us.append(now_us - int(match[1]))
+            sent_us = int(match[1])
+            self.times_us.append(now_us - sent_us)
+            self.disordered += sent_us <= self.last_us
+            self.last_us = sent_us
             self.first_us = self.first_us or now_us
             end = match.end()
         self.tail = seen[max(end, len(seen) - 64) :]
@@ -72,7 +76,9 @@ def main(port: int, path: str, count: int, apart_s: float) -> None:
                 open_ones -= 1
     times = sorted(us / 1000 for chat in chats for us in chat.times_us)
     firsts = [(chat.first_us - chat.asked_us) / 1000 for chat in chats if chat.first_us]
-    print(json.dumps({"tokens": len(times), "whole": sum(c.whole for c in chats), "times": times, "firsts": firsts}))
+    told = {"tokens": len(times), "whole": sum(chat.whole for chat in chats)}
+    told["disordered"] = sum(chat.disordered for chat in chats)
+    print(json.dumps(told | {"times": times, "firsts": firsts}))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ def node(name: str) -> Path:
     folder = HERE / name
     if shutil.which("npm") is None:
         raise NotMeasured("there is no Node")
-    if not (folder / "node_modules").exists():
+    wanted, stamp = (folder / "package.json").read_text(), folder / "node_modules" / ".installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(folder / ".next", ignore_errors=True)  # built with what was there before
         options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
         _done(["npm", "install", *options], folder, f"npm cannot install {name}")
+        stamp.write_text(wanted)
     return folder
 
 

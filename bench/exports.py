@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bench import environment, limits, processes
@@ -197,14 +197,8 @@ def _postgres(rows: int) -> Iterator[PostgresServer | None]:
         server.stop()
 
 
-@contextmanager
-def served(folder: Path, url: str, **env: str) -> Iterator[LiveServer]:
-    environment = {"DATABASE_URL": url, "EXPORT_TABLES": "people", "LOG_LEVEL": "WARNING"} | env
-    server = LiveServer(folder, environment)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+def served(folder: Path, url: str) -> AbstractContextManager[LiveServer]:
+    return processes.ours(folder, {"DATABASE_URL": url, "EXPORT_TABLES": "people"})
 
 
 @contextmanager

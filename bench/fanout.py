@@ -13,11 +13,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from bench import processes
 from bench.load import resident_bytes
 from bench.processes import answer_of, cpu_s
 from bench.report import NotMeasured
@@ -75,19 +76,11 @@ def build(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def perennial(folder: Path, application: str = "wsgi:app", **env: str) -> Iterator[LiveServer]:
-    """A server that takes more than 10,000 connections.
-
-    Nothing stands around it: one call more in the way of a request is a page of memory more for each that is open.
-    """
-    environ = {"LOG_LEVEL": "WARNING", "MAX_STREAMS": "12000"} | env
+def perennial(folder: Path, application: str = "wsgi:app", **env: str) -> AbstractContextManager[LiveServer]:
+    """A server that takes more than 10,000 connections."""
+    environ = {"MAX_STREAMS": "12000"} | env
     environ["GUNICORN_CMD_ARGS"] = "--worker-connections 13000 --backlog 4096 --access-logfile /dev/null"
-    server = LiveServer(folder, environ, application=application)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+    return processes.ours(folder, environ, application)
 
 
 def topic(server: LiveServer, name: str) -> Target:
@@ -100,12 +93,12 @@ def deliver(programs: Path, target: Target, crowd: Crowd, limit_s: float = LIMIT
     """Connect the subscribers, then POST the events."""
     before = resident_bytes(target.pid)
     count, events = crowd.subscribers, crowd.rounds * crowd.burst
-    with _subscribers(programs, target, count, events, limit_s, crowd.stalled) as (connect_s, client):
+    with _subscribers(programs, target, count, events, limit_s, crowd.stalled) as (connect_s, _, output):
         time.sleep(1)  # what was begun for the connections has ended, too
         kib = (resident_bytes(target.pid) - before) / count / 1024
         began = cpu_s(target.pid)
         publish(target, crowd)
-        told = json.loads(client.read())
+        told = json.loads(output.read())
         used = cpu_s(target.pid) - began
     return Outcome(
         cpu_us=used / crowd.deliveries * 1e6,
@@ -121,8 +114,8 @@ def deliver(programs: Path, target: Target, crowd: Crowd, limit_s: float = LIMIT
 @contextmanager
 def _subscribers(
     programs: Path, target: Target, count: int, events: int, limit_s: float, stalled: int = 0
-) -> Iterator[tuple[float, IO[str]]]:
-    """Let them come. The block begins when each has its first byte, with the seconds that took and the output."""
+) -> Iterator[tuple[float, subprocess.Popen[str], IO[str]]]:
+    """Let them come. The block begins when each has its first byte: the seconds that took, the client, its output."""
     arguments = [str(target.port), target.path, str(count), str(events), str(stalled), str(limit_s)]
     client = subprocess.Popen([programs / "subscribers", *arguments], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
@@ -130,7 +123,7 @@ def _subscribers(
         told = client.stdout.readline().split()
         if told[:2] != ["ready", str(count)]:
             raise RuntimeError(f"of {count:,} subscribers {told[1] if told else 0} were let in")
-        yield float(told[2]), client.stdout
+        yield float(told[2]), client, client.stdout
     finally:
         client.kill()
         client.wait()
@@ -145,8 +138,8 @@ def connect_us(programs: Path, target: Target, count: int) -> float:
 
 
 def warm(programs: Path, target: Target) -> None:
-    """Let a hundred come and go: what a worker does once is no subscriber's."""
-    connect_us(programs, target, 100)
+    """Let a few come and go: what a worker does once is no subscriber's. Their memory is taken again by the next."""
+    connect_us(programs, target, 10)
     time.sleep(0.5)
 
 
@@ -176,23 +169,35 @@ def bare_us(programs: Path, count: int, events: int) -> float:
     """CPU µs a delivery of send(2) alone: the limit on this machine."""
     port = free_port()
     command = [programs / "bare_send", str(port), str(count), str(events), str(EVENT_BYTES)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE)
-    time.sleep(0.3)
-    arguments = [str(port), "/", str(count), str(events), "0", "30"]
-    subprocess.run([programs / "subscribers", *arguments], capture_output=True, check=True)
-    out, _ = server.communicate(timeout=30)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        try:
+            time.sleep(0.3)
+            arguments = [str(port), "/", str(count), str(events), "0", "30"]
+            subprocess.run([programs / "subscribers", *arguments], capture_output=True, check=True)
+            out, _ = server.communicate(timeout=30)
+        finally:
+            server.kill()  # it waits for connections that nobody will make
     return float(json.loads(out)["us"])
 
 
-def idle(programs: Path, target: Target, count: int, seconds: float) -> tuple[float, float]:
-    """Hold ``count`` idle subscribers; return the share of a core that they cost, and KiB of memory each."""
+def idle(programs: Path, target: Target, count: int, seconds: float, heartbeat_s: float) -> tuple[float, float]:
+    """Hold ``count`` idle subscribers; return the share of a core that they cost, and KiB of memory each.
+
+    Raises RuntimeError where one of them was closed, or did not get its heartbeats: a server that forgets costs little.
+    """
     before = resident_bytes(target.pid)
-    with _subscribers(programs, target, count, 0, seconds + 60):
+    with _subscribers(programs, target, count, 0, seconds + 60) as (_, client, output):
         time.sleep(2)
         began, at = cpu_s(target.pid), time.monotonic()
         time.sleep(seconds)
         share = (cpu_s(target.pid) - began) / (time.monotonic() - at)
-        return share, (resident_bytes(target.pid) - before) / count / 1024
+        kib = (resident_bytes(target.pid) - before) / count / 1024
+        client.terminate()
+        told = json.loads(output.read())
+    due = int(seconds // heartbeat_s) - 1  # one may still be on its way
+    if told["closed"] or told["heartbeats"] < due:
+        raise RuntimeError(f"{told['closed']} idle were closed; one got {told['heartbeats']} heartbeats of {due}")
+    return share, kib
 
 
 def drained(server: LiveServer, timeout_s: float = 60) -> None:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from bench import bare, limits
+from bench import bare, limits, processes
 from bench.ground import Ground
 from bench.limits import Limit
 from bench.load import MIB, Probe, seconds, watched
@@ -50,13 +50,13 @@ def downloads(ground: Ground) -> None:
 
 def _transfers(ground: Ground, ours: int, theirs: int, path: str) -> None:
     columns = ("asked for", "Perennial", "nginx", "ratio", "allowed", "another request's p99 beside ours", "allowed")
-    ground.report.table(f"Beside nginx, {_pairs(ground)} pairs", *columns)
+    ground.report.table(f"Beside nginx, {ground.pairs} pairs", *columns)
     for asked, most in (("", 1.05), *TRANSFERS):
         ways = {
             "Perennial": lambda asked=asked: get_s(ours, path, asked) * 1000,
             "nginx": lambda asked=asked: get_s(theirs, path, asked) * 1000,
         }
-        a, b = in_turn(ways, _pairs(ground)).values()
+        a, b = in_turn(ways, ground.pairs).values()
         with Probe(ours, every_s=0.002) as probe:
             _until(["-r", asked.removeprefix("bytes=") or "0-", f"http://127.0.0.1:{ours}{path}"], probe, 200)
         name = f"`{asked}`" if asked else f"GET of {ground.size}"
@@ -72,9 +72,9 @@ def _ranges(ground: Ground, ours: int, theirs: int, path: str) -> None:
         "Perennial", "an empty Flask view on the same worker", "ratio", "asked for", "nginx (or the client's bound)",
         "another request's p99 beside ours", "allowed",
     )  # fmt: skip
-    ground.report.table(f"Ranges of 64 KiB, answers a second over eight connections, {_pairs(ground)} pairs", *columns)
+    ground.report.table(f"Ranges of 64 KiB, answers a second over eight connections, {ground.pairs} pairs", *columns)
     ways = {"Perennial": lambda: answers_per_s(ours, path, asked), "empty": lambda: answers_per_s(ours, "/empty")}
-    a, b = in_turn(ways, _pairs(ground)).values()
+    a, b = in_turn(ways, ground.pairs).values()
     nginx_too = statistics.median(answers_per_s(theirs, path, asked) for _ in range(ground.runs))
     with Probe(ours, every_s=0.002) as probe:
         answers_per_s(ours, path, asked)
@@ -101,22 +101,16 @@ def _slow_readers(ground: Ground, server: LiveServer, path: str) -> None:
 
 def _limits(ground: Ground, ours: int, alone: int, path: str) -> None:
     asked = f"bytes={MIB}-{MIB + RANGES - 1}"
-    whole = in_turn(
-        {"ours": lambda: get_s(ours, path) * 1000, "bare": lambda: get_s(alone, path) * 1000}, _pairs(ground)
-    )
+    whole = in_turn({"ours": lambda: get_s(ours, path) * 1000, "bare": lambda: get_s(alone, path) * 1000}, ground.pairs)
     each = in_turn(
         {"ours": lambda: 1e6 / answers_per_s(ours, path, asked), "bare": lambda: 1e6 / answers_per_s(ours, "/bare")},
-        _pairs(ground),
+        ground.pairs,
     )
     limits.tell(
         ground.report,
         Limit(f"a GET of {ground.size}", "`sendfile(2)` alone", whole["ours"], whole["bare"], "ms"),
         Limit("a range of 64 KiB", "an empty WSGI application on the same worker", each["ours"], each["bare"], "µs"),
     )
-
-
-def _pairs(ground: Ground) -> int:
-    return 2 * ground.runs - 1
 
 
 def _until(arguments: list[str], probe: Probe, samples: int) -> None:
@@ -163,14 +157,9 @@ def _reader(port: int, path: str) -> Iterator[socket.socket]:
         yield connection
 
 
-@contextmanager
-def served(folder: Path, files: Path) -> Iterator[LiveServer]:
-    env = {"FILES_DIR": str(files), "LOG_LEVEL": "WARNING", "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    server = LiveServer(folder, env, application="bench.empty:app")
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+def served(folder: Path, files: Path) -> AbstractContextManager[LiveServer]:
+    env = {"FILES_DIR": str(files), "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
+    return processes.ours(folder, env, "bench.empty:app")
 
 
 @contextmanager

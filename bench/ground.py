@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
+from bench import processes
 from bench.load import MIB
 from bench.report import Report
 from stores.seed import make_sample_database
 from tests.harness import LiveServer
 
-_FOX = b"The quick brown fox jumps over the lazy dog.\n"
+FOX = b"The quick brown fox jumps over the lazy dog.\n"
 
 
 class Ground:
     """``quick``: small counts, to see that all parts run; their figures are worth nothing."""
 
     def __init__(self, folder: Path, report: Report, quick: bool = False) -> None:
+        self._ends = ExitStack()
         self.root = folder
         self.report = report
         self.quick = quick
@@ -40,9 +43,9 @@ class Ground:
 
     @cached_property
     def server(self) -> LiveServer:
-        """With two views more than the product: bench/empty.py."""
-        environ = {"DATABASE_URL": f"sqlite:///{self.database}", "LOG_LEVEL": "WARNING"}
-        return LiveServer(self.root / "server", environ, application="bench.empty:app").start()
+        """With three views more than the product: bench/empty.py."""
+        environ = {"DATABASE_URL": f"sqlite:///{self.database}"}
+        return self._ends.enter_context(processes.ours(self.root / "server", environ, "bench.empty:app"))
 
     @cached_property
     def file(self) -> Path:
@@ -53,8 +56,13 @@ class Ground:
     @cached_property
     def text(self) -> Path:
         path = self.root / "large.txt"
-        write(path, self.file_bytes, _FOX * (MIB // len(_FOX)))
+        write(path, self.file_bytes, FOX * (MIB // len(FOX)))
         return path
+
+    @property
+    def pairs(self) -> int:
+        """How often whole transfers are compared in turn: a ratio needs more of them than a figure does."""
+        return 2 * self.runs - 1
 
     @property
     def worker(self) -> int:
@@ -77,8 +85,7 @@ class Ground:
         clear(self.server.files / "uploads")
 
     def close(self) -> None:
-        if "server" in self.__dict__:
-            self.server.stop()
+        self._ends.close()
 
 
 def write(path: Path, size: int, block: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Rules:
 - Each curve stands beside its limit where there is one: the same done by bare system calls, in the same run.
-- The whole stays below some eight minutes; a curve that fails says so, and the others go on.
+- The whole takes some ten minutes; a curve that fails says so, and the others go on.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench import bare_relay, chat, exports
+from bench import bare_relay, chat, exports, processes
 from bench import files as file_bench
 from bench.ground import Ground
 from bench.grown import Grown
@@ -17,20 +17,22 @@ from tests.harness import LiveServer
 
 # Exports at once, of so many rows each.
 EXPORTS, ROWS = 8, 100_000
+# To each chat: half of what the part of the chats sends, for it is the number of chats that counts.
+TOKENS = chat.TOKENS // 2
 
 
 def chats(ground: Ground, counts: tuple[int, ...]) -> Grown:
     """CPU of the worker a token, of chats that begin in the time of one token."""
     folder = ground.folder("growth-chats")
-    tokens = 20 if ground.quick else chat.TOKENS
+    tokens = 20 if ground.quick else TOKENS
     rows: list[tuple[object, ...]] = []
     ours, alone = [], []
     with chat.model(tokens) as upstream, chat.perennial(folder, upstream) as (port, worker):
-        chat.read(port, worker, "/api/chat?protocol=ui", 2)
+        chat.read(port, worker, "/api/chat?protocol=ui", 2, tokens)
         with bare_relay.serving(upstream) as (relay, pid):
             for count in counts:
-                told = chat.read(port, worker, "/api/chat?protocol=ui", count, chat.GAP_S / count)
-                bare = chat.read(relay, pid, "/", count, chat.GAP_S / count)
+                told = chat.read(port, worker, "/api/chat?protocol=ui", count, tokens, chat.GAP_S / count)
+                bare = chat.read(relay, pid, "/", count, tokens, chat.GAP_S / count)
                 ours.append((count, told.cpu_us))
                 alone.append((count, bare.cpu_us))
                 cells = f"**{microseconds(told.cpu_us)}**", microseconds(bare.cpu_us), f"{told.p50_ms:.1f} ms"
@@ -81,19 +83,15 @@ def workers(ground: Ground, counts: tuple[int, ...]) -> Grown:
 
 def _throughput(ground: Ground, folder: Path, workers: int) -> tuple[float, float]:
     """Rows a second of the exports, and answers a second."""
-    env = {"DATABASE_URL": f"sqlite:///{folder}/people.db", "EXPORT_TABLES": "people", "LOG_LEVEL": "WARNING"}
+    env = {"DATABASE_URL": f"sqlite:///{folder}/people.db", "EXPORT_TABLES": "people"}
     env |= {"WEB_CONCURRENCY": str(workers), "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    server = LiveServer(folder / f"workers-{workers}", env, application="bench.empty:app")
-    try:
-        server.start()
+    with processes.ours(folder / f"workers-{workers}", env, "bench.empty:app") as server:
         total = EXPORTS * (5000 if ground.quick else ROWS)
         ways = {
             "exports": lambda: total / _exports_s(server),
             "views": lambda: file_bench.answers_per_s(server.port, "/empty"),
         }
         times = in_turn(ways, ground.runs)
-    finally:
-        server.stop()
     # The best: who comes first to an idle worker is decided by chance, and several may wait for one.
     return max(times["exports"]), max(times["views"])
 

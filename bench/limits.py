@@ -22,14 +22,20 @@ class Limit:
 
 
 def tell(report: Report, *limits: Limit) -> None:
-    """Add the table; what remains is what our own work costs beyond the bare one."""
+    """Add the table; what remains is what our own work costs beyond the bare one: the median of the pairs."""
     report.table("The limit", "of", "what it is", "Perennial", "the limit", "times the limit", "what remains")
     for each in limits:
         ours, bare = statistics.median(each.ours), statistics.median(each.bare)
         report.row(
             each.what, each.by, _written(ours, each.unit), _written(bare, each.unit), ratio(each.ours, each.bare),
-            _written(ours - bare, each.unit) if ours > bare else "nothing",
+            _remains(each),
         )  # fmt: skip
+
+
+def _remains(limit: Limit) -> str:
+    """Of pairs, as the ratio beside it: a difference of medians may say nothing where the pairs say something."""
+    more = statistics.median(a - b for a, b in zip(limit.ours, limit.bare, strict=True))
+    return _written(more, limit.unit) if more > 0 else "nothing"
 
 
 def _written(value: float, unit: str) -> str:

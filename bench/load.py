@@ -108,12 +108,16 @@ def first_byte_ms(port: int, request: bytes) -> float:
 
 @dataclass
 class Probe:
-    """Round trips of a short request on one connection, in ms, until ``stop``."""
+    """Round trips of a short request on one connection, in ms, while the block runs.
+
+    Its end raises RuntimeError where one of them failed, or none was answered, unless the block has failed itself.
+    """
 
     port: int
     path: str = "/healthz"
     every_s: float = 0.005
     times_ms: list[float] = field(default_factory=list)
+    failure: Exception | None = None
 
     def __enter__(self) -> Probe:
         self._done = threading.Event()
@@ -121,11 +125,19 @@ class Probe:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        if failed is None and (self.failure is not None or not self.times_ms):
+            raise RuntimeError(f"{self.path} beside it: {self.failure or 'no answer'}") from self.failure
 
     def _run(self) -> None:
+        try:
+            self._ask()
+        except (OSError, http.client.HTTPException, RuntimeError) as error:
+            self.failure = error
+
+    def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -133,7 +145,10 @@ class Probe:
             while not self._done.wait(self.every_s):
                 began = time.perf_counter()
                 connection.request("GET", self.path)
-                connection.getresponse().read()
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status != 200:
+                    raise RuntimeError(f"refused with {answer.status}")
                 self.times_ms.append((time.perf_counter() - began) * 1000)
 
     @property

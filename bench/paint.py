@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import processes
 from bench.ground import Ground
 from bench.report import NotMeasured, Report
 from tests.browser import ARGS, CHROMIUM, PAGES
@@ -40,14 +41,10 @@ def measure(report: Report, folder: Path, pages: Sequence[str] = PAGES, rounds: 
         f"First paint in Chromium, beside a page of one line (median of {rounds}, in turn)",
         "page", "first visit", "floor", "ratio", "second visit", "floor", "ratio", "own assets, gzip", "asked for",
     )  # fmt: skip
-    server = LiveServer(folder, {"LOG_LEVEL": "WARNING"}, application="bench.empty:app").start()
-    try:
-        with _chromium() as browser:
-            _visits(browser, server, FLOOR)  # the first of all finds a browser that has just been started
-            for path in pages:
-                report.row(*_row(path, [_pair(browser, server, path) for _ in range(rounds)]))
-    finally:
-        server.stop()
+    with processes.ours(folder, application="bench.empty:app") as server, _chromium() as browser:
+        _visits(browser, server, FLOOR)  # the first of all finds a browser that has just been started
+        for path in pages:
+            report.row(*_row(path, [_pair(browser, server, path) for _ in range(rounds)]))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def serving(folder: Path, application: str = "bench.peer:app", **env: str) -> It
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--log-level", "warning"]
     command += ["--timeout", "300", "--worker-connections", "6000", "--backlog", "4096", "--graceful-timeout", "2"]
+    command += ["--workers", "1"]
     with processes.serving([*command, application], port, folder, env) as process:
         eventually(lambda: processes.answers(port), 20)
         yield port, processes.child_of(process.pid)
@@ -38,7 +39,8 @@ def beside(ground: Ground) -> None:
         peer = f"http://127.0.0.1:{port}"
         asked = [[f"{peer}/file"], ["-T", str(ground.file), "-X", "POST", f"{peer}/upload"], [f"{peer}/export"]]
         for (name, arguments), theirs in zip(list(ours.items())[:3], asked, strict=True):
-            _compared(ground, name, (ground.server.port, arguments), (port, theirs))
+            with report.attempt(name, row=True):
+                _compared(ground, name, (ground.server.port, arguments), (port, theirs))
 
 
 def _compared(ground: Ground, name: str, ours: tuple[int, list[str]], theirs: tuple[int, list[str]]) -> None:
@@ -47,7 +49,7 @@ def _compared(ground: Ground, name: str, ours: tuple[int, list[str]], theirs: tu
     def timed(server: str, port: int, path: str, arguments: list[str]) -> float:
         with Probe(port, path) as probe:
             taken = seconds(*arguments)
-        beside[server].append(probe.p99_ms if probe.times_ms else taken * 1000)
+        beside[server].append(probe.p99_ms)
         return taken
 
     ways = {

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from bench.bend import Point
+
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 84, 700, 76, 352
-Point = tuple[float, float]
 
 # Of a ground, its letters, the grid, and four curves, each at least 4.5 : 1 on the ground.
 _LIGHT = ("#ffffff", "#1f2328", "#d1d9e0", ("#0550ae", "#a04100", "#116329", "#6639ba"))
@@ -55,7 +56,6 @@ class Plot:
     said: str
     bend: float | None = None
     x_label: Callable[[float], str] = number
-    y_label: Callable[[float], str] = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _grid(plot: Plot, x: Axis, y: Axis) -> Iterator[str]:
     for value in y.ticks():
         at = f"{y.at(value):.1f}"
         yield f'<path class="grid" d="M{LEFT},{at}H{RIGHT}"/>'
-        yield f'<text x="{LEFT - 8}" y="{at}" dy="4" text-anchor="end">{escape(plot.y_label(value))}</text>'
+        yield f'<text x="{LEFT - 8}" y="{at}" dy="4" text-anchor="end">{escape(number(value))}</text>'
     middle = (LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2
     yield f'<text x="{middle[0]:.0f}" y="{BOTTOM + 48}" text-anchor="middle">{escape(plot.x)}</text>'
     turned = f'transform="translate(18,{middle[1]:.0f}) rotate(-90)"'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,10 +14,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from settings import ROOT
-from tests.harness import eventually
+from tests.harness import LiveServer, eventually, listens
 
 START_S = 30
+# Whoever calls the bench may have them for a server of ours; a peer would take them for its own.
+_NOT_FOR_PEERS = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
 _SCHED = 2
+
+
+@contextmanager
+def ours(folder: Path, env: Mapping[str, str] | None = None, application: str = "wsgi:app") -> Iterator[LiveServer]:
+    """Run our own server in ``folder`` until the block ends; it begins once it is ready."""
+    server = LiveServer(folder, {"LOG_LEVEL": "WARNING"} | dict(env or {}), application=application)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -29,7 +40,8 @@ def serving(
 
     Raises AssertionError when nobody listens, with the last line that the process wrote.
     """
-    environ = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_PEERS}
+    environ = inherited | {"PYTHONPATH": str(ROOT)} | (env or {})
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([*map(str, command)], cwd=cwd, env=environ, stdout=said, stderr=said)
         try:
@@ -48,11 +60,6 @@ def _last(said: BinaryIO) -> str:
     said.seek(0)
     lines = said.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def answers(port: int, path: str = "/") -> bool:

@@ -62,7 +62,14 @@ def memory(ground: Ground) -> None:
 def company(ground: Ground) -> None:
     """The limit is the row of nothing beside it."""
     ground.report.table(
-        "`/healthz` on the same worker", "beside", "p50", "p99", "max", "asked for", "requests", "p99 beside nothing"
+        "`/healthz` on the same worker",
+        "beside",
+        "p50",
+        "p99",
+        "max",
+        "asked for",
+        "requests",
+        "times the p99 beside nothing",
     )
     streams, port = ground.streams(), ground.server.port
     with Probe(port) as idle:

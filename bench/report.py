@@ -2,6 +2,7 @@
 
 Rules:
 - The document is made wholly by the bench: what a run says, and of the parts it left out what the last run said.
+- It is written whenever a part has come to its end: a run that is cut short keeps the parts that it has.
 - A part that fails says so in its own section, and the others go on; so does a row whose peer is missing.
 - Each part says itself where and of which commit it was measured, for parts are renewed one by one.
 """
@@ -9,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import platform
+import re
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -16,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import versions
-from settings import ROOT
+
+# A path, and its last part; what follows a host is none.
+_PATH = re.compile(r"(?<![\w.:/])(/[\w.+-]+)(?:/[\w.+-]+)*/([\w.+-]+)")
 
 
 class NotMeasured(Exception):
@@ -24,36 +28,44 @@ class NotMeasured(Exception):
 
 
 class Report:
-    """``lines``: what has been said; ``failures``: what failed. Plots go below ``docs``, where it is given."""
+    """``lines``: what has been said; ``plots``: SVG documents by name; ``failures``: what failed."""
 
-    def __init__(self, docs: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.lines: list[str] = []
+        self.plots: dict[str, str] = {}
         self.failures: list[str] = []
-        self._docs = docs
         self._columns = 0
 
     @contextmanager
     def part(self, title: str) -> Iterator[None]:
         """A section; see the rules above."""
         self.say("", f"## {title}")
-        began = time.monotonic()
+        began, commit = time.monotonic(), versions.commit()
         with self.attempt("this part"):
             yield
-        self.say(
-            "", f"Measured in {time.monotonic() - began:.0f} s at commit {versions.commit()} on {versions.machine()}."
-        )
+        self.say("", f"Measured in {time.monotonic() - began:.0f} s at commit {commit} on {versions.machine()}.")
 
     @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """What goes wrong in the block is said in one sentence, and the run goes on."""
+    def attempt(self, what: str, row: bool = False) -> Iterator[None]:
+        """What goes wrong in the block is said in one sentence, and the run goes on. ``row``: as one of the table."""
         try:
             yield
         except NotMeasured as reason:
-            self.say("", f"Not measured: {reason}.")
+            if row:
+                self.missing(what, reason)
+            else:
+                self.say("", f"Not measured: {reason_of(reason)}.")
         except Exception as error:
-            self.failures.append(what)
-            traceback.print_exc()  # where it was, for who runs it; the document has one sentence
-            self.say("", f"**Failed**, {what}: {reason_of(error)}.")
+            self.failed(what, error)
+            if row:
+                self.row(what, f"**Failed**: {reason_of(error)}")
+            else:
+                self.say("", f"**Failed**, {what}: {reason_of(error)}.")
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Count it; where it was is for who runs it, for the document has one sentence."""
+        self.failures.append(what)
+        traceback.print_exception(error)
 
     def table(self, title: str, *columns: str) -> None:
         self._columns = len(columns)
@@ -70,9 +82,7 @@ class Report:
 
     def plot(self, name: str, drawn: str, said: str) -> None:
         """Show ``drawn``, an SVG document; ``said`` is what it shows, in words."""
-        if self._docs is not None:
-            (self._docs / "plots").mkdir(parents=True, exist_ok=True)
-            (self._docs / "plots" / f"{name}.svg").write_text(drawn)
+        self.plots[name] = drawn
         self.say("", f"![{said}](plots/{name}.svg)")
 
     def say(self, *lines: str) -> None:
@@ -81,10 +91,15 @@ class Report:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what it says, without a full stop, and no address of this machine's disk."""
-    lines = str(error).replace(f"{ROOT}/", "").splitlines() or [""]
-    text = lines[0].strip().rstrip(".:").replace("|", "/")
+    """The first line of what it says, without a full stop; of a path on this machine's disk, only the last part."""
+    lines = str(error).splitlines() or [""]
+    text = _PATH.sub(_last_part, lines[0]).strip().rstrip(".:").replace("|", "/")
     return text if isinstance(error, NotMeasured) else f"{type(error).__name__}: {text}"
+
+
+def _last_part(path: re.Match[str]) -> str:
+    """Of what lies on the disk; an address of the server, such as /api/export, stays as it is."""
+    return path[2] if Path(path[1]).is_dir() else path[0]
 
 
 def head() -> list[str]:

@@ -4,13 +4,15 @@
  *
  * Connects N times, and says "ready", how many answers have begun and in how many seconds, when all have or the time is
  * up. Reads until each subscriber that is not one of the STALLED has EVENTS events, or SECONDS have passed. An event's
- * data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}.
- * It prints one line of JSON: connects a second, deliveries, lost, doubled, and the latencies in microseconds.
+ * data is {"n":<its number>,"t":<CLOCK_MONOTONIC, ns>}. SIGTERM ends it before.
+ * It prints one line of JSON: deliveries, lost, doubled, connections that were closed on it, the fewest heartbeats
+ * (a comment or an id, after "ready") that one of them got, and the latencies in microseconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,7 @@
 
 typedef struct {
     int fd, started, fill;
-    long seen, lost, doubled;
+    long seen, lost, doubled, heartbeats;
     char line[192];
 } Subscriber;
 
@@ -38,8 +40,12 @@ static int by_size(const void *a, const void *b) {
 
 static float *latencies;
 static long kept, room, deliveries;
+static volatile sig_atomic_t ended;
+
+static void end(int number) { ended = number; }
 
 static void event(Subscriber *s, double arrived) {
+    if (s->line[0] == ':' || !strncmp(s->line, "id:", 3)) s->heartbeats++;
     char *n = strstr(s->line, "\"n\":"), *t = strstr(s->line, "\"t\":");
     if (strncmp(s->line, "data: ", 6) || !n || !t) return;
     long number = atol(n + 4);
@@ -119,11 +125,13 @@ int main(int argc, char **argv) {
         }
     }
     double connected = now_s() - began;
+    for (int i = 0; i < n; i++) subscribers[i].heartbeats = 0; /* what greeted it is none */
+    signal(SIGTERM, end);
     for (int i = 0; i < stalled; i++) epoll_ctl(poll, EPOLL_CTL_DEL, subscribers[i].fd, NULL);
-    printf("ready %d %.3f\n", started, connected);
+    printf("ready %d %.6f\n", started, connected);
     fflush(stdout);
     int complete = 0, closed = 0;
-    while ((events == 0 || complete < n - stalled) && now_s() - began < limit) {
+    while (!ended && (events == 0 || complete < n - stalled) && now_s() - began < limit) {
         int some = epoll_wait(poll, ready, 512, 100);
         double arrived = now_s();
         for (int j = 0; j < some; j++) {
@@ -139,15 +147,16 @@ int main(int argc, char **argv) {
             if (before < events && s->seen >= events) complete++;
         }
     }
-    long lost = 0, doubled = 0;
+    long lost = 0, doubled = 0, least = n > stalled ? subscribers[stalled].heartbeats : 0;
     for (int i = stalled; i < n; i++) {
         lost += subscribers[i].lost + (events - subscribers[i].seen);
         doubled += subscribers[i].doubled;
+        if (subscribers[i].heartbeats < least) least = subscribers[i].heartbeats;
     }
     qsort(latencies, kept, sizeof *latencies, by_size);
-    printf("{\"started\":%d,\"connect_s\":%.3f,\"deliveries\":%ld,\"lost\":%ld,\"doubled\":%ld,\"closed\":%d,"
+    printf("{\"deliveries\":%ld,\"lost\":%ld,\"doubled\":%ld,\"closed\":%d,\"heartbeats\":%ld,"
            "\"p50_us\":%.0f,\"p99_us\":%.0f,\"max_us\":%.0f}\n",
-           started, connected, deliveries, lost, doubled, closed, kept ? latencies[kept / 2] : 0,
+           deliveries, lost, doubled, closed, least, kept ? latencies[kept / 2] : 0,
            kept ? latencies[(long)(kept * 0.99)] : 0, kept ? latencies[kept - 1] : 0);
     return 0;
 }

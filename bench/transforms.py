@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 
 from bench import bare, limits
-from bench.ground import Ground
+from bench.ground import FOX, Ground
 from bench.limits import Limit
 from bench.load import MIB, Probe, first_byte_ms, seconds, watched
 from bench.turns import in_turn
@@ -22,13 +22,12 @@ CODEC_BYTES = 16 * MIB
 RUNS = 3
 FIRST_BYTES = 20
 _NO_LIMITS = Limits(bytes=2**62, ratio=2**31)
-_FOX = b"The quick brown fox jumps over the lazy dog.\n"
 _RIVER = "Ο ποταμός δεν στερεύει ποτέ, der Fluß versiegt nie, sông không bao giờ cạn.\n"
 
 
 def bodies() -> dict[tuple[str, str], bytes]:
     """What each codec is fed with, by what it is and the transforms' names."""
-    fox, river = _filled(_FOX), _filled(_RIVER.encode())
+    fox, river = _filled(FOX), _filled(_RIVER.encode())
     row = '{},"Ada {}, Lovelace",ada{}@example.org,2026-11-23T12:00:00Z\r\n'
     table = b"id,name,email,created_at\r\n" + "".join(row.format(n, n, n) for n in range(CODEC_BYTES // 72)).encode()
     lines = b"".join(Pipeline(["csv-to-ndjson"], _NO_LIMITS).decode(table))
@@ -116,16 +115,16 @@ def _first_bytes(ground: Ground) -> None:
 
 def _limits(ground: Ground) -> None:
     """Of the codec, `bytes.upper` on the same pieces; of the whole way, that between `recv` and `send`."""
-    fox = _filled(_FOX)
-    alone = [_ms_per_mib(lambda: _uppered(fox)) for _ in range(RUNS)]
-    ours = [_ms_per_mib(lambda: _decoded(fox)) for _ in range(RUNS)]
+    fox = _filled(FOX)
+    ways = {"ours": lambda: _ms_per_mib(lambda: _decoded(fox)), "bare": lambda: _ms_per_mib(lambda: _uppered(fox))}
+    codecs = in_turn(ways, ground.pairs)
     with bare.serving("upper", ground.text) as port:
         peer = ["-T", str(ground.text), "-X", "POST", f"http://127.0.0.1:{port}/"]
         arguments = _arguments(ground, "upper")
         times = in_turn({"ours": lambda: seconds(*arguments), "bare": lambda: seconds(*peer)}, ground.runs)
     limits.tell(
         ground.report,
-        Limit("`upper` by itself, a MiB of ASCII", "`bytes.upper` on pieces of 256 KiB", ours, alone, "ms"),
+        Limit("`upper` by itself, a MiB of ASCII", "`bytes.upper` on pieces of 256 KiB", *codecs.values(), "ms"),
         Limit(
             f"`upper` of {ground.size}, sent and read back", "`recv(2)`, `bytes.upper`, `send(2)`", times["ours"],
             times["bare"], "s",

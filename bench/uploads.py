@@ -1,34 +1,42 @@
 """Uploads beside nginx's dav PUT, tus's own server on Node, and beside recv(2) and write(2) alone.
 
 Rules:
-- Whole transfers in turn, into folders of one disk; a file that was measured is deleted at once.
+- Whole transfers in turn, each to a new name on one disk. Between two of them, outside of the time, the last one is
+  deleted and disk and memory are settled (bench/disk.py): without it the same transfer took 1.8 s or 5.
 - nginx leaves its bytes to the kernel, and so does Perennial with UPLOADS_SYNC=normal: that is the comparison of like
   with like. With ``full`` the answer means that the disk has them; beside it stands nginx's PUT with ``sync -d``.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import bare, environment, limits, processes
+from bench.disk import settle
 from bench.ground import Ground, write
 from bench.limits import Limit
 from bench.load import MIB, Probe, watched
+from bench.processes import cpu_s
 from bench.report import NotMeasured
 from bench.turns import in_turn, ratio, spread
 from tests.harness import LiveServer, free_port
+from tests.nginx import PROGRAM, nginx
 
 WRITERS = 50
+# Pairs with nginx: of short transfers, whose ratio is asked for.
+PUTS = 7
 _PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
 _POST = "POST /api/upload-progress"
+_DIGEST = "Want-Repr-Digest: sha-256=1\r\n"
 
 
 def uploads(ground: Ground) -> None:
@@ -48,25 +56,49 @@ def uploads(ground: Ground) -> None:
 
 
 def _one_put(ground: Ground, folder: Path, file: Path, server: LiveServer, synced: LiveServer) -> None:
-    if shutil.which("nginx") is None:
+    if PROGRAM is None:
         raise NotMeasured("nginx is not installed")
-    want = "Want-Repr-Digest: sha-256=1\r\n"
-    with _nginx(folder / "nginx") as (port, stored):
-        ways: dict[str, Callable[[], float]] = {
-            "nginx, dav PUT": lambda: _sent(port, "PUT /x", file),
-            "Perennial": lambda: _sent(server.port, _POST, file),
-            "Perennial, SHA-256": lambda: _sent(server.port, _POST, file, want),
-            "nginx, then `sync -d`": lambda: _and_sync(lambda: _sent(port, "PUT /x", file), stored / "x"),
-            "Perennial, UPLOADS_SYNC=full": lambda: _sent(synced.port, _POST, file),
-        }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(stored, _stored(server), _stored(synced)))
-    ground.report.table(f"{ground.size} by one request", "server", "time", "ratio to nginx", "asked for")
-    asked = {"Perennial": "≤ 0.8", "Perennial, SHA-256": "≤ 1.2"}
-    for name, each in times.items():
-        base = times["nginx, then `sync -d`" if "sync" in name.lower() else "nginx, dav PUT"]
-        ground.report.row(
-            name, spread(each, "s", 2), ratio(each, base) if "nginx" not in name else "", asked.get(name, "")
-        )
+    names = map("/{}".format, itertools.count())  # to write over a file empties it first
+    with _nginx(folder / "nginx") as (port, worker, stored):
+        after = _cleared(file, stored, _stored(server), _stored(synced))
+        put = _Timed(worker, lambda: _sent(port, f"PUT {next(names)}", file))
+        ours = _Timed(server.pids()[0], lambda: _sent(server.port, _POST, file))
+        digested = _Timed(server.pids()[0], lambda: _sent(server.port, _POST, file, _DIGEST))
+        durable = _Timed(worker, lambda: _put_and_synced(port, next(names), file, stored))
+        full = _Timed(synced.pids()[0], lambda: _sent(synced.port, _POST, file))
+        in_turn({"nginx": put, "ours": ours, "digested": digested}, 1 if ground.quick else PUTS, after)
+        in_turn({"nginx": durable, "ours": full}, ground.runs, after)
+    columns = ("server", "time", "times nginx's", "asked for", "CPU of the server", "times nginx's")
+    ground.report.table(f"{ground.size} by one request", *columns)
+    for name, each, base, asked in (
+        ("nginx, dav PUT", put, None, ""),
+        ("Perennial", ours, put, "≤ 0.8"),
+        ("Perennial, SHA-256", digested, put, "≤ 1.2"),
+        ("nginx, then `sync -d`", durable, None, ""),
+        ("Perennial, UPLOADS_SYNC=full", full, durable, ""),
+    ):
+        ground.report.row(name, *each.cells(base, asked))
+
+
+class _Timed:
+    """A way that keeps what each of its turns took: seconds, and CPU seconds of the process ``pid``; not its first."""
+
+    def __init__(self, pid: int, way: Callable[[], float]) -> None:
+        self._pid, self._way = pid, way
+        self._turns: list[tuple[float, float]] = []
+
+    def __call__(self) -> float:
+        began = cpu_s(self._pid)
+        taken = self._way()
+        self._turns.append((taken, cpu_s(self._pid) - began))
+        return taken
+
+    def cells(self, base: _Timed | None, asked: str) -> Iterator[object]:
+        for number, further in enumerate(([asked], [])):
+            times, theirs = ([turn[number] for turn in each._turns[1:]] for each in (self, base or self))
+            yield spread(times, "s", 2)
+            yield ratio(times, theirs) if base else ""
+            yield from further
 
 
 def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> None:
@@ -75,7 +107,7 @@ def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> 
             "@tus/server": lambda: _patch(port, "/files", file),
             "Perennial": lambda: _patch(server.port, "/api/uploads", file),
         }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(stored, _stored(server)))
+        times = in_turn(ways, ground.runs, _cleared(file, stored, _stored(server)))
     ground.report.table(f"tus: one PATCH of {ground.size}", "server", "time", "ratio", "asked for")
     ground.report.row("@tus/server on Node", spread(times["@tus/server"], "s", 2))
     ours = times["Perennial"]
@@ -83,13 +115,15 @@ def _one_patch(ground: Ground, folder: Path, file: Path, server: LiveServer) -> 
 
 
 def _limits(ground: Ground, folder: Path, file: Path, server: LiveServer) -> None:
-    with bare.serving("take", folder / "taken") as alone:
+    """Both write a new file: to empty one of 1 GiB would take a part of the time."""
+    taken = folder / "taken"
+    taken.mkdir()
+    with bare.serving("take", taken / "body") as alone:
         ways: dict[str, Callable[[], float]] = {
             "ours": lambda: _sent(server.port, _POST, file),
             "bare": lambda: _sent(alone, _POST, file),
         }
-        times = in_turn(ways, 2 * ground.runs - 1, lambda: _clear(_stored(server)))
-    (folder / "taken").unlink()
+        times = in_turn(ways, ground.pairs, _cleared(file, _stored(server), taken))
     said = "`recv(2)` and `write(2)` alone, in blocks of 1 MiB"
     limits.tell(ground.report, Limit(f"{ground.size} by one request", said, times["ours"], times["bare"], "s"))
 
@@ -108,8 +142,9 @@ def _slow_writers(ground: Ground, server: LiveServer) -> None:
                 client.sendall(block)
             time.sleep(max(0.0, due - time.monotonic()))
         for client in clients:
-            client.recv(4096)
-            client.close()
+            with client:
+                if not (answer := client.recv(4096)).startswith(b"HTTP/1.1 2"):
+                    raise RuntimeError(f"refused: {answer!r}")
     _clear(_stored(server))
     columns = ("growth of resident memory", "asked for", "another request's p99", "asked for")
     ground.report.table(f"{WRITERS} slow writers", *columns)
@@ -145,38 +180,34 @@ def _patch(port: int, path: str, file: Path) -> float:
     return _sent(port, f"PATCH {urlsplit(location).path}", file, _PIECE)
 
 
-def _and_sync(put: Callable[[], float], stored: Path) -> float:
-    taken, began = put(), time.perf_counter()
-    subprocess.run(["sync", "-d", str(stored)], check=True)
+def _put_and_synced(port: int, name: str, file: Path, stored: Path) -> float:
+    taken, began = _sent(port, f"PUT {name}", file), time.perf_counter()
+    subprocess.run(["sync", "-d", stored / name.removeprefix("/")], check=True)
     return taken + time.perf_counter() - began
 
 
-@contextmanager
-def _perennial(folder: Path, sync: str) -> Iterator[LiveServer]:
-    server = LiveServer(folder, {"LOG_LEVEL": "WARNING", "UPLOADS_SYNC": sync})
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+def _cleared(file: Path, *folders: Path) -> Callable[[], None]:
+    """What is done between two transfers of ``file`` into the folders."""
+
+    def cleared() -> None:
+        _clear(*folders)
+        settle(file.stat().st_size * 5 // 4)
+
+    return cleared
+
+
+def _perennial(folder: Path, sync: str) -> AbstractContextManager[LiveServer]:
+    return processes.ours(folder, {"UPLOADS_SYNC": sync})
 
 
 @contextmanager
-def _nginx(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Its port, and the folder it writes to."""
-    stored, port = folder / "stored", free_port()
-    for each in (stored, folder / "temp"):
-        each.mkdir(parents=True)
-    (folder / "nginx.conf").write_text(f"""
-        daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; user root;
-        events {{ worker_connections 64; }}
-        http {{
-            access_log off; client_max_body_size 0; client_body_temp_path {folder}/temp;
-            server {{ listen 127.0.0.1:{port}; location / {{ root {stored}; dav_methods PUT; }} }}
-        }}
-    """)
-    command = ["nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-    with processes.serving(command, port):
-        yield port, stored
+def _nginx(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """Its port, its worker, and where it stores; what has not come to its end is beside it, on the same disk."""
+    stored = folder / "stored"
+    stored.mkdir(parents=True)
+    content = f"client_max_body_size 0; location / {{ root {stored}; dav_methods PUT; }}"
+    with nginx(folder, content) as port:
+        yield port, processes.child_of(int((folder / "nginx.pid").read_text())), stored
 
 
 @contextmanager

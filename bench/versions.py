@@ -10,6 +10,7 @@ import re
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,10 +32,19 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}"
 
 
+@cache
 def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "none yet"
+    """What is measured: ``-dirty`` where the tree differs from it, but for docs/, where the bench writes itself."""
+    try:
+        found = _git("describe", "--always")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return "unknown"
+    return f"{found}-dirty" if changed else found
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def packages() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TypeVar
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, redirect, render_template, request
@@ -23,7 +24,6 @@ from streaming.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller
 from streaming.guard import PLAIN_COOKIE, SECURE_COOKIE
 from streaming.origins import host_name, is_loopback
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("access", __name__)
 
@@ -31,6 +31,8 @@ _BODY_BYTES = 16 * 1024
 _COOKIE_BYTES = 4000  # browsers take 4096 with the name and the attributes
 _AFTER_END_S = 86_400
 _LINK_S = 600.0
+
+T = TypeVar("T")
 
 
 class _Login(msgspec.Struct):
@@ -87,7 +89,8 @@ def links() -> Response:
     caller = callers.current()
     if caller is None:
         raise NotFound("Nobody needs a token here, and so nobody a link.")
-    asked, settings = _asked(), current_app.extensions["settings"]
+    asked = _decoded(_Asked, 'Say what the link is for, as JSON: {"url": "/api/…", "seconds": 600}.')
+    settings = current_app.extensions["settings"]
     seconds = asked.seconds or min(_LINK_S, settings.LINK_S)
     if not 1 <= seconds <= max(settings.LINK_S, 1):
         raise BadRequest(f"seconds must be from 1 to {settings.LINK_S:g} (LINK_S).", parameter="seconds")
@@ -99,14 +102,6 @@ def links() -> Response:
     who = {"sub": caller.name.partition(":")[2], "caller": caller.name}
     url = signed_links.link(settings, asked.url, read, who, ends_at)
     return jsonify(url=url, ends_at=math.floor(ends_at))
-
-
-def _asked() -> _Asked:
-    body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
-    try:
-        return msgspec.json.decode(body, type=_Asked)
-    except msgspec.DecodeError:
-        raise BadRequest('Say what the link is for, as JSON: {"url": "/api/…", "seconds": 600}.') from None
 
 
 @blueprint.after_request
@@ -138,11 +133,17 @@ def _token() -> tuple[str, MultiDict[str, str] | None]:
         # Bounded by gunicorn's own reading of it: Flask reads a form whole.
         request.max_content_length = _BODY_BYTES
         return request.form.get("token", "").strip(), request.form
-    body = bodies.read_all(request.environ, _BODY_BYTES, Slowest.of(current_app.extensions["settings"]))
+    how = 'Send the token in Authorization, in a form, or as JSON: {"token": "…"}.'
+    return _decoded(_Login, how).token.strip(), None
+
+
+def _decoded(type: type[T], how: str) -> T:
+    """Return what the body says in JSON. Raises BadRequest, which tells ``how`` it is said."""
+    body = bodies.taken(_BODY_BYTES)
     try:
-        return msgspec.json.decode(body, type=_Login).token.strip(), None
+        return msgspec.json.decode(body, type=type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadRequest('Send the token in Authorization, in a form, or as JSON: {"token": "…"}.') from None
+        raise BadRequest(how) from None
 
 
 def _set_cookie(response: AnyResponse, token: str, ends_at: float | None) -> None:

@@ -24,7 +24,6 @@ from streaming.cursors import Parameters
 from streaming.errors import BadRequest, NotFound, UnsupportedType
 from streaming.framings import Framing
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("chat", __name__)
 
@@ -128,7 +127,7 @@ def _asked_protocol(query: Parameters) -> str:
 def _body() -> bytes:
     if not request.is_json:
         raise UnsupportedType("Send the body as JSON, with Content-Type: application/json.")
-    return bodies.read_all(request.environ, messages.LIMIT_BYTES, Slowest.of(_settings()))
+    return bodies.taken(messages.LIMIT_BYTES)
 
 
 def _framing(protocol: str, run_id: str, number: int = 0) -> Framing:

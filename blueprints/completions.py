@@ -23,7 +23,6 @@ from streaming.cursors import Parameters
 from streaming.errors import ClientLeft, StreamFailed, Unauthorized, UnsupportedType, UpstreamFailed
 from streaming.events import Event
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("completions", __name__)
 
@@ -97,7 +96,7 @@ def _model(name: str) -> dict[str, object]:
 def _body() -> bytes:
     if not request.is_json:
         raise UnsupportedType("Send the body as JSON, with Content-Type: application/json.")
-    return bodies.read_all(request.environ, messages.LIMIT_BYTES, Slowest.of(_settings()))
+    return bodies.taken(messages.LIMIT_BYTES)
 
 
 def _settings() -> Settings:

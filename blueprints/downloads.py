@@ -12,13 +12,13 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from settings import Settings
 from stores.bodies import Uploads
+from stores.errors import NameTaken
 from streaming import bodies, media_types
 from streaming.body_limits import limited
 from streaming.cursors import Parameters
 from streaming.errors import BadRequest, Conflict, NotFound, UnsupportedType
 from streaming.files import respond_file
 from streaming.folders import Entry, list_below
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("downloads", __name__)
 
@@ -63,20 +63,23 @@ def _store(name: str) -> int:
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body: send the MP4 file itself.")
     settings: Settings = current_app.extensions["settings"]
-    path = settings.FILES_DIR / "videos" / name
-    if path.exists():
-        raise Conflict("There is a video of this id.", parameter="id")
     videos: Uploads = current_app.extensions["videos"]
+    if videos.has(name):
+        raise _taken()
     part = videos.begin()
     try:
-        for piece in _film(bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))):
+        for piece in _film(bodies.arriving(settings.MAX_UPLOAD_BYTES)):
             part.write(piece)
-        if (named := part.finish(name)) != name:  # two at once: a file is never replaced
-            path.with_name(named).unlink(missing_ok=True)
-            raise Conflict("There is a video of this id.", parameter="id")
+        part.finish(name, only=True)
         return part.size
+    except NameTaken as error:  # by one that came at the same time
+        raise _taken() from error
     finally:
         part.discard()
+
+
+def _taken() -> Conflict:
+    return Conflict("There is a video of this id.", parameter="id")
 
 
 def _film(pieces: Iterator[bytes]) -> Iterator[bytes]:

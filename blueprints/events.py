@@ -20,7 +20,6 @@ from streaming.event_lines import DRAIN, Lines, Poll, line
 from streaming.events import Source, json_event, pause
 from streaming.framings import NDJSON, SSE, Framing
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("events", __name__)
 
@@ -110,8 +109,7 @@ def notifications() -> tuple[Response, int, dict[str, str]]:
     key = request.headers.get("Idempotency-Key", "")
     if "Idempotency-Key" in request.headers and not re.fullmatch("[!-~]{1,255}", key):
         raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    slowest = Slowest.of(current_app.extensions["settings"])
-    body = bodies.read_all(request.environ, publishing.NOTIFICATION_BYTES, slowest)
+    body = bodies.taken(publishing.NOTIFICATION_BYTES)
     appended = publishing.publish(topic, json_event(_notification(body), type), key)
     return jsonify(id=appended.offset, topic=topic), 201, {"Location": f"/api/events?topic={topic}"}
 

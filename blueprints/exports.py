@@ -8,25 +8,24 @@ Rules:
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log
 from stores.errors import KeyReused, StreamClosed, UnknownOffset
-from stores.tables import Query, Snapshot, Tables
+from stores.tables import Snapshot, Tables
 from streaming import callers, readers
 from streaming.conditions import Validators
-from streaming.content_codings import Compressed, coding
+from streaming.content_codings import Compressed
 from streaming.cursors import Parameters, last_event_id
-from streaming.errors import BadRequest, Conflict, NotAcceptable, NotFound, RangeNotSatisfiable
-from streaming.formats import BY_ENDING, BY_NAME, BY_TYPE, FORMATS, Format, by_file_name
+from streaming.errors import BadRequest, Conflict, NotFound, RangeNotSatisfiable
+from streaming.export_requests import ID, AskedExport, asked_export
+from streaming.formats import BY_ENDING, FORMATS, Format, by_file_name
 from streaming.framings import SSE, Framing, Text
-from streaming.queries import ENDINGS, NAMES, read_query
+from streaming.queries import read_query
 from streaming.ranges import Resolution, Span, resolve
 from streaming.receipts import EXPORTS, Exported, Receipt, Receipted
 from streaming.representations import Measured, measured, part
@@ -36,36 +35,10 @@ from streaming.table_schemas import CSVW_TYPE, METADATA_ENDING, csvw, listing
 
 blueprint = Blueprint("exports", __name__)
 
-_ID = ("[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -")
 # Of a change that nobody knows: no date of a request is that of it.
 _NO_DATE = -1
 # With its caller's mark.
 _SCOPED_ID = "[A-Za-z0-9_-]{1,81}"
-_OPTIONS = ("format", "filename", "excel", "length", "id")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a request for an export asks for. ``coding``: of its content, "" for identity."""
-
-    query: Query
-    format: Format
-    filename: str
-    exact: bool
-    id: str
-    coding: str
-    vary: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        query = self.query
-        columns = f"?{urlencode({'columns': ','.join(query.columns)})}" if query.columns != query.table.columns else ""
-        schema = f"/api/export/{quote(query.table.name, safe='')}{METADATA_ENDING}{columns}"
-        return {
-            "Content-Disposition": _disposition(self.filename),
-            "Link": f'<{schema}>; rel="describedby"; type="{CSVW_TYPE}"',
-            **({"Vary": self.vary} if self.vary else {}),
-        }
 
 
 @blueprint.get("/api/export")
@@ -89,7 +62,7 @@ def export_file(name: str) -> Response:
 
 
 def _export(table: str, format: Format | None) -> Response:
-    asked = _asked(table, format)
+    asked = asked_export(table, format)
     tables: Tables = current_app.extensions["tables"]
     framing = asked.format.make(asked.query, False)  # before the snapshot: it may be refused
     if request.method == "HEAD" and not asked.exact:
@@ -116,7 +89,7 @@ def _counted(tables: Tables) -> Snapshot:
     return snapshot if leave is nothing else CountedSnapshot(snapshot, leave)
 
 
-def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:
+def _streamed(asked: AskedExport, snapshot: Snapshot, headers: Mapping[str, str], framing: Framing) -> Response:
     receipt = _begun(asked, snapshot)
     headers = {**headers, "Export-Receipt": f"/api/export/{receipt.id}"}
     source = Exported(snapshot.rows(asked.query, asked.format.rows), snapshot.close, receipt)
@@ -124,7 +97,7 @@ def _streamed(asked: _Asked, snapshot: Snapshot, headers: Mapping[str, str], fra
     return respond(source, coded, headers=headers, cut_after_error=True)
 
 
-def _exact(asked: _Asked, snapshot: Snapshot, headers: dict[str, str]) -> Response:
+def _exact(asked: AskedExport, snapshot: Snapshot, headers: dict[str, str]) -> Response:
     """Answer with the length known: the whole, a range of it, or that it has not changed."""
     measures = measured(current_app.extensions["tables"], snapshot, asked.query, asked.format, request.environ)
     resumable = asked.query.table.ordered
@@ -167,39 +140,7 @@ def _resolution(measures: Measured, resumable: bool) -> Resolution:
     return resolution if len(resolution.spans) < 2 else Resolution(200, (Span(0, measures.length),))
 
 
-def _asked(table: str, format: Format | None) -> _Asked:
-    names = [name for name in NAMES if not (table and name == "table")]
-    asked = Parameters(*names, *_OPTIONS, endings=ENDINGS)
-    filename = asked.text("filename", "", r'[^\x00-\x1f\x7f"\\/.][^\x00-\x1f\x7f"\\/]{0,199}', "a plain file name")
-    named = by_file_name(filename)[1] if filename else None
-    chosen = BY_NAME.get(asked.choice("format", "", *BY_NAME)) or named or format
-    negotiated = chosen is None
-    chosen = chosen or _accepted()
-    excel, exact = asked.flag("excel"), asked.choice("length", "", "exact") == "exact"
-    if excel and chosen.name != "csv":
-        raise BadRequest("excel=1 is for CSV.", parameter="excel")
-    if exact and not chosen.exact:
-        raise BadRequest(f"length=exact is not for {chosen.name}.", parameter="length")
-    tables: Tables = current_app.extensions["tables"]
-    query = read_query(asked, tables, table, guarded=excel)
-    # With a length, the bytes of a range are those of the rows: identity.
-    coded = "" if exact else coding(request.headers.get("Accept-Encoding", ""))
-    vary = ", ".join([*(["Accept"] if negotiated else []), *([] if exact else ["Accept-Encoding"])])
-    id = callers.scoped(asked.text("id", "", *_ID) or secrets.token_urlsafe(12))
-    return _Asked(query, chosen, filename or f"{query.table.name}.{chosen.endings[0]}", exact, id, coded, vary)
-
-
-def _accepted() -> Format:
-    """The format that ``Accept`` likes best, CSV where it likes several the same."""
-    if not request.accept_mimetypes:
-        return FORMATS[0]
-    best = request.accept_mimetypes.best_match(list(BY_TYPE))
-    if best is None:
-        raise NotAcceptable(f"An export can be {', '.join(BY_TYPE)}.")
-    return BY_TYPE[best]
-
-
-def _begun(asked: _Asked, snapshot: Snapshot) -> Receipt:
+def _begun(asked: AskedExport, snapshot: Snapshot) -> Receipt:
     query = asked.query
     about = {
         "table": query.table.name,
@@ -238,7 +179,7 @@ def _receipt(id: str) -> Response:
     """The receipt as it stands, or as events while it changes."""
     query = Parameters("after")
     if not re.fullmatch(_SCOPED_ID, id):
-        raise BadRequest(f"id must be {_ID[1]}.", parameter="id")
+        raise BadRequest(f"id must be {ID[1]}.", parameter="id")
     store: Log = current_app.extensions["log"]
     cursor = last_event_id() or query.text("after", START, "(?s).{0,128}", "an id of this stream")
     try:
@@ -257,10 +198,3 @@ def _receipt(id: str) -> Response:
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept"
     return response
-
-
-def _disposition(name: str) -> str:
-    """RFC 6266 and 8187: a plain ``filename`` for old readers, ``filename*`` for every other name."""
-    plain = "".join(c if " " <= c <= "~" and c not in '"\\%/' else "_" for c in name)
-    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~', errors='replace')}"
-    return f'attachment; filename="{plain}"{extended}'

@@ -50,7 +50,6 @@ from streaming.multipart import FormFile
 from streaming.page_framings import Answer, Page
 from streaming.pipeline import TRANSFORMS
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("forms", __name__)
 
@@ -159,7 +158,7 @@ def _multipart() -> FormFile:
     boundary = request.mimetype_params.get("boundary", "")
     if request.mimetype != "multipart/form-data" or not boundary:
         raise UnsupportedType("Send the form as multipart/form-data, with its boundary.")
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
+    pieces = bodies.arriving(settings.MAX_UPLOAD_BYTES)
     return FormFile(pieces, boundary.encode("latin-1", "replace"), FORM_BYTES, required=False)
 
 
@@ -213,8 +212,7 @@ def _fields() -> dict[str, list[str]]:
     """The fields of a form as browsers send it without files. Raises BadRequest, UnsupportedType, TooLarge."""
     if request.mimetype != "application/x-www-form-urlencoded":
         raise UnsupportedType("Send the form as application/x-www-form-urlencoded.")
-    settings: Settings = current_app.extensions["settings"]
-    body = bodies.read_all(request.environ, FORM_BYTES, Slowest.of(settings))
+    body = bodies.taken(FORM_BYTES)
     most = 2 * messages.LIMIT_MESSAGES
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, errors="strict")

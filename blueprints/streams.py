@@ -18,14 +18,13 @@ from streaming.body_limits import limited
 from streaming.chat_answers import chats
 from streaming.durable import Place
 from streaming.durable_framings import Body, DurableSSE, body
-from streaming.errors import BadRequest, Conflict, Unavailable
+from streaming.errors import BadRequest, Conflict
 from streaming.events import Event
 from streaming.kept import Kept
 from streaming.leases import CHATS
 from streaming.links import links
 from streaming.quotas import Quota
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("streams", __name__)
 
@@ -110,8 +109,7 @@ def _caught_up(log: Log, path: str, place: Place, state: State) -> Response:
 
 def _polled(log: Log, path: str, place: Place, state: State) -> Response:
     settings = _settings()
-    if len(links) >= settings.MAX_STREAMS:
-        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    links.check_place(settings.MAX_STREAMS)
     leave = current_app.extensions["streams"].enter(callers.key())
     try:
         batch = durable_reads.poll(log, path, place, state, settings.LONG_POLL_S, request.environ)
@@ -179,7 +177,7 @@ def _path() -> str:
 
 def _body() -> bytes:
     settings = _settings()
-    return bodies.read_all(request.environ, settings.MAX_APPEND_BYTES, Slowest.of(settings))
+    return bodies.taken(settings.MAX_APPEND_BYTES)
 
 
 def _log() -> Log:

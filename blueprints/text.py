@@ -12,7 +12,6 @@ from streaming.events import Event, Source, pause
 from streaming.framings import Text
 from streaming.pipeline import TRANSFORMS
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 blueprint = Blueprint("text", __name__)
 
@@ -44,7 +43,7 @@ def transform() -> Response:
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body to transform.")
     settings = current_app.extensions["settings"]
-    pieces = bodies.pieces(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
+    pieces = bodies.arriving(settings.MAX_UPLOAD_BYTES)
     answer, framing = transforming.transformed(names, pieces)
     return respond(answer, framing, cut_after_error=True, durable=query.flag("durable"))
 

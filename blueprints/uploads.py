@@ -13,19 +13,18 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from stores.base import START, Log
 from stores.bodies import Part, Uploads
-from stores.errors import KeyReused, NameTaken, StoreError, StoreFull, StreamClosed, UnknownOffset
+from stores.errors import KeyReused, NameTaken, StoreError, StreamClosed, UnknownOffset
 from streaming import bodies, callers, digests, file_names, readers, stored
 from streaming.arrivals import Arrivals
 from streaming.body_limits import limited
 from streaming.cursors import Parameters, last_event_id
 from streaming.digests import Digests
-from streaming.errors import BadRequest, Conflict, DiskFull, Problem, Unavailable
+from streaming.errors import BadRequest, Conflict, Problem
 from streaming.framings import SSE
 from streaming.leases import Lease
 from streaming.multipart import FormFile
 from streaming.progress import Progress
 from streaming.response import respond
-from streaming.slowness import Slowest
 
 log = logging.getLogger("perennial.uploads")
 
@@ -95,7 +94,7 @@ def _body(asked: Asked) -> FormFile | Arrivals:
     if not bodies.has_body(request.environ):
         raise BadRequest("There is no body: send the file itself, or a form with one file.")
     settings = current_app.extensions["settings"]
-    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, Slowest.of(settings))
+    arrivals = Arrivals(request.environ, settings.MAX_UPLOAD_BYTES, bodies.slowest())
     if request.mimetype != "multipart/form-data":
         return arrivals
     if not (boundary := request.mimetype_params.get("boundary", "")):
@@ -140,17 +139,11 @@ def _write(form: FormFile, part: Part, *feeds: Digests) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _failures_told(progress: Progress) -> Iterator[None]:
-    """Tell a failure to those who watch the progress, and as a status to the one who uploads."""
+    """Tell a failure also to those who watch the progress."""
     try:
         yield
-    except StoreFull as error:
+    except (Problem, StoreError) as error:
         progress.failed(str(error))
-        raise DiskFull(str(error)) from error
-    except StoreError as error:
-        progress.failed(str(error))
-        raise Unavailable(str(error), retry_after_s=5) from error
-    except Problem as problem:
-        progress.failed(problem.detail)
         raise
     except BaseException:
         progress.failed("The upload was interrupted.")

@@ -98,6 +98,7 @@ class Arrivals:
                 account.how = "complete"
             finally:
                 account.end()
+                bodies.came(self._environ, account.bytes)
             return
         for piece in self:
             file.write(piece, *feeds)
@@ -212,7 +213,7 @@ def _receiver(connection: Any) -> Callable[[memoryview], int | None]:
         except BlockingIOError:
             fast, received = received >= _FAST_BYTES, 0
             return receive(block) if fast and poll.poll(_LINGER_MS) else None
-        except ConnectionError:
+        except OSError:  # a reset, or a network that was lost: not the disk's
             return 0
         received += count
         return count

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import gevent
 import gevent.socket
-from flask import Response, request
+from flask import Response, current_app, request
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 
@@ -31,7 +31,7 @@ from streaming.pace import Pace
 from streaming.slowness import Slowest, Waits
 
 PIECE_BYTES = 256 * 1024
-# In the environ: who is told, at the end of its reading, how many bytes the body had.
+# In the environ: who is told, at the end of its reading, how many bytes of the body came.
 CAME: Final = "perennial.came"
 DISCARD_BYTES = 2**30
 DISCARD_S = 30.0
@@ -73,8 +73,13 @@ def pieces(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest
             pace.rest()
         check_whole(environ, received)
     finally:
-        if received and (came := environ.get(CAME)):
-            came(received)
+        came(environ, received)
+
+
+def came(environ: Mapping[str, Any], count: int) -> None:
+    """Tell who counts them (CAME), at the end of the reading, how many bytes of the body came."""
+    if count and (tell := environ.get(CAME)):
+        tell(count)
 
 
 def check_length(environ: Mapping[str, Any], limit_bytes: int) -> None:
@@ -100,9 +105,20 @@ def wait_readable(environ: Mapping[str, Any], connection: Any, slowest: Slowest)
     return time.monotonic() - began
 
 
-def read_all(environ: MutableMapping[str, Any], limit_bytes: int, slowest: Slowest) -> bytes:
-    """Return a small body whole. Raises as ``pieces`` does."""
-    return b"".join(pieces(environ, limit_bytes, slowest)) if has_body(environ) else b""
+def slowest() -> Slowest:
+    """How slowly the body of a request to this application may come."""
+    found: Slowest = current_app.extensions["slowest"]
+    return found
+
+
+def arriving(limit_bytes: int) -> Iterator[bytes]:
+    """Yield the current request's body as it arrives, as ``pieces``."""
+    return pieces(request.environ, limit_bytes, slowest())
+
+
+def taken(limit_bytes: int) -> bytes:
+    """Return the current request's body whole, which is small. Raises as ``pieces`` does."""
+    return b"".join(arriving(limit_bytes)) if has_body(request.environ) else b""
 
 
 def _next(source: Iterator[bytes], environ: Mapping[str, Any], slowest: Slowest, waits: Waits) -> bytes:
@@ -112,7 +128,7 @@ def _next(source: Iterator[bytes], environ: Mapping[str, Any], slowest: Slowest,
             piece = next(source, b"")
     except gevent.Timeout:
         raise _stalled(environ, slowest) from None
-    except (NoMoreData, ConnectionError) as error:
+    except (NoMoreData, OSError) as error:  # a reset, a network that was lost, TLS that is none
         fail(environ)
         raise BadRequest("The body ended before its last chunk.") from error
     except ParseException as error:

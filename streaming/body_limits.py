@@ -3,8 +3,10 @@
 Rules:
 - Bodies are of a kind: ``uploads``, ``transforms``, ``appends`` (to streams, and what is published). Each kind has
   bounds of its own, for each caller and in all.
-- A body of known length is paid for before it is read, another one when it has come: then the next one is refused.
-- In memory each worker counts for itself; in Redis all of them count together. Redis that is away lets everybody in.
+- A body whose length is announced is let in when so many bytes are left, another one when there are any. Both are paid
+  for by what has come, at the end of their reading: an announcement that nothing follows costs nobody his hour.
+- In memory each worker counts for itself; in Redis all of them count together. Redis that is away, or
+  hangs, lets everybody in.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 from flask import Flask, current_app, request
@@ -26,7 +28,7 @@ from limits.strategies import FixedWindowRateLimiter
 from settings import Settings
 from streaming import bodies, callers
 from streaming.errors import Problem, TooManyRequests, Unavailable
-from streaming.rate_limits import storage
+from streaming.rate_limits import options, storage
 from streaming.shares import Shares, fields
 
 log = logging.getLogger("perennial.limits")
@@ -65,7 +67,9 @@ class BodyLimits:
             (RateLimitItemPerHour(bound), each) for bound, each in ((most_each, True), (most, False)) if bound
         ]
         if self._bounds:
-            self._window = FixedWindowRateLimiter(storage_from_string(storage_url))
+            # Not wrapped, what Redis raises would be no StorageError, and a 500.
+            opened = storage_from_string(storage_url, wrap_exceptions=True, **options(storage_url))
+            self._window = FixedWindowRateLimiter(opened)
 
     @property
     def bounded(self) -> bool:
@@ -77,30 +81,25 @@ class BodyLimits:
         """Be a body of ``length`` bytes, None for not known, in this block. Raises TooManyRequests, Unavailable."""
         leave = self._places.enter(caller)
         try:
-            self.pay(caller, length)
+            self.look(caller, length)
             yield
         finally:
             leave()
 
     def came(self, caller: str, count: int) -> None:
-        """Something of unknown length had so many bytes."""
+        """So many bytes have come, or were sent: they are paid for."""
         for item, each in self._bounds:
             try:
                 self._window.hit(item, self._name, caller if each else "all", cost=count)
             except StorageError:
                 log.exception("bytes were not counted")
 
-    def pay(self, caller: str, length: int | None) -> None:
-        """Pay for so many bytes; None: only look whether there are any left. What is refused costs nothing.
-
-        Raises TooManyRequests, Unavailable.
-        """
+    def look(self, caller: str, length: int | None) -> None:
+        """Look whether so many bytes are left, None: any. Nothing is paid. Raises TooManyRequests, Unavailable."""
         try:
             for item, each in self._bounds:
                 if not self._window.test(item, self._name, caller if each else "all", cost=length or 1):
                     raise self._too_much(item, caller if each else "all")
-            for item, each in self._bounds if length else ():
-                self._window.hit(item, self._name, caller if each else "all", cost=length or 0)
         except StorageError:
             log.exception("bytes were not counted")
 
@@ -125,9 +124,8 @@ def limited(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 return view(*args, **kwargs)
             limits: BodyLimits = current_app.extensions["bodies"][kind]
             caller, length = callers.key(), bodies.length(environ)
-            if length is None:
-                # By whoever reads it, whenever that is: a transform's is read when the view has returned.
-                environ[bodies.CAME] = lambda count: limits.came(caller, count)
+            # By whoever reads it, whenever that is: a transform's is read when the view has returned.
+            environ[bodies.CAME] = partial(limits.came, caller)
             with limits.holding(caller, length):
                 return view(*args, **kwargs)
 

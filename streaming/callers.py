@@ -15,10 +15,12 @@ from typing import Any, Final
 from flask import g, request
 
 from streaming import needs
-from streaming.errors import Forbidden, NotFound
+from streaming.errors import Forbidden, NotFound, Unauthorized
 from streaming.grants import Caller, Need, owns
 
 CALLER: Final = "perennial.caller"
+# RFC 6750, 3.1: who brought nothing is told nothing but how.
+CHALLENGE: Final = 'Bearer realm="perennial"'
 
 
 def of(environ: Mapping[str, Any]) -> Caller | None:
@@ -72,10 +74,21 @@ def check(need: Need) -> None:
 
 
 def forbidden(need: Need) -> Forbidden:
-    challenge = f'Bearer realm="perennial", error="insufficient_scope", scope="{_quoted(str(need))}"'
-    return Forbidden(f"This needs {_quoted(str(need))}.", headers={"WWW-Authenticate": challenge})
+    scope = _quoted(str(need).replace(" ", "?"))  # where a space parts two of them
+    return Forbidden(f"This needs {scope}.", headers=_challenge("insufficient_scope", f'scope="{scope}"'))
 
 
-def _quoted(scope: str) -> str:
-    """A path as it can stand in a header: RFC 6749, 3.3 has no quotes, backslashes, controls and other scripts."""
-    return "".join(c if "!" <= c <= "~" and c not in '"\\' else "?" for c in scope)[:256]
+def invalid(sentence: str, expired: bool = False) -> Unauthorized:
+    """Return what who brings a bad token is told; ``expired``: that is all that is wrong with it."""
+    problem = Unauthorized(sentence, headers=_challenge("invalid_token", f'error_description="{_quoted(sentence)}"'))
+    problem.expired = expired
+    return problem
+
+
+def _challenge(error: str, more: str) -> dict[str, str]:
+    return {"WWW-Authenticate": f'{CHALLENGE}, error="{error}", {more}'}
+
+
+def _quoted(text: str) -> str:
+    """A text as it can stand in a header: RFC 6750, 3 has no quotes, backslashes, controls and other scripts."""
+    return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)[:256]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 NAME_BYTES = 200
 UNNAMED = "upload.bin"
@@ -23,3 +24,10 @@ def numbered(name: str) -> Iterator[str]:
     while True:
         number += 1
         yield f"{stem} ({number}){dot}{suffix}"
+
+
+def disposition(name: str) -> str:
+    """RFC 6266 and 8187: a plain ``filename`` for old readers, ``filename*`` for every other name."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%/' else "_" for c in name)
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~', errors='replace')}"
+    return f'attachment; filename="{plain}"{extended}'

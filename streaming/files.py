@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import Headers
-from werkzeug.http import dump_options_header
 
 from settings import Settings
 from streaming import callers, media_types, ranges
 from streaming.conditions import Validators
-from streaming.errors import RangeNotSatisfiable, Unavailable
+from streaming.errors import RangeNotSatisfiable
+from streaming.file_names import disposition
 from streaming.fingerprints import Fingerprints, wants_sha256
 from streaming.folders import open_below
 from streaming.links import links
@@ -110,8 +110,7 @@ def answer(environ: Mapping[str, Any], settings: Settings, path: str, attachment
 
     Raises NotFound, RangeNotSatisfiable, and Unavailable when the worker has MAX_STREAMS open.
     """
-    if len(links) >= settings.MAX_STREAMS:  # a file that is read in drops holds a place as a stream does
-        raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
+    links.check_place(settings.MAX_STREAMS)  # a file that is read in drops holds a place as a stream does
     file = open_below(settings.FILES_DIR, path)
     try:
         return _answer(environ, settings, file, _shown(path, attachment))
@@ -195,7 +194,7 @@ def _digest(environ: Mapping[str, Any], file: IO[bytes]) -> list[Header]:
 @lru_cache(1000)
 def _shown(path: str, attachment: bool) -> Shown:
     name, content_type = path.rpartition("/")[2], media_types.content_type(path)
-    headers = [("Content-Disposition", _disposition(name) if attachment else "inline")]
+    headers = [("Content-Disposition", disposition(name) if attachment else "inline")]
     headers.append(("X-Content-Type-Options", "nosniff"))
     if media_types.is_active(content_type):
         headers.append(("Content-Security-Policy", _SANDBOX))
@@ -210,11 +209,3 @@ def _date(seconds: int) -> str:
 def _etag(status: os.stat_result) -> str:
     """Return a strong entity tag that changes with every rewrite, in place or by another file's name."""
     return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
-
-
-def _disposition(name: str) -> str:
-    """RFC 6266 and 8187: a plain ``filename`` for old readers, ``filename*`` for every other name."""
-    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name)
-    if plain == name:
-        return dump_options_header("attachment", {"filename": name})
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~', errors='replace')}"

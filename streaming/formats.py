@@ -13,7 +13,8 @@ from importlib.util import find_spec
 
 from stores.tables import Query, Rows
 from streaming.errors import BadRequest
-from streaming.framings import CSV, NDJSON, Framing, JSONArray, JSONSequence
+from streaming.framings import NDJSON, Framing
+from streaming.table_framings import CSV, JSONArray, JSONSequence
 
 
 @dataclass(frozen=True, slots=True)

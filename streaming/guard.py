@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from werkzeug.http import parse_cookie
 
@@ -76,7 +77,7 @@ class Guard:
             raise Misdirected(f"This server is not called {host_name(host)[:100]!r}: TRUSTED_HOSTS names what it is.")
         method = environ["REQUEST_METHOD"]
         # ?durable=1 makes a stream, whatever the method: no page of another origin is to fill the log by an <img>.
-        writes = method not in SAFE_METHODS or "durable" in environ.get("QUERY_STRING", "")
+        writes = method not in SAFE_METHODS or "durable" in _decoded(environ.get("QUERY_STRING", ""))
         if writes and not may_write(environ, self._origins(environ)):
             raise Forbidden("A page of another origin may not do this: CORS_ORIGINS names those that may.")
         if self.closed and not open and method != "OPTIONS":
@@ -92,10 +93,10 @@ class Guard:
         """Return whose token it is. Raises Unauthorized, Unavailable."""
         if found := self.rules.tokens.get(static_tokens.hashed(token)):
             if in_link:
-                raise _bad("This token is good in the header Authorization only.")
+                raise callers.invalid("This token is good in the header Authorization only.")
             return found
         if self.rules.signed is None or token.count(".") != 2:
-            raise _bad("The token is not known here.")
+            raise callers.invalid("The token is not known here.")
         return self._signed(self.rules.signed, token, in_link)
 
     def _signed(self, verify: Signed, token: str, in_link: bool) -> Caller:
@@ -115,7 +116,7 @@ class Guard:
     def _as_now(self, caller: Caller) -> Caller:
         """A link that a static token made may read what that token still may."""
         if (static := self._static.get(caller.name)) is None:
-            raise _bad("The token that this link was made with is not known any more.")
+            raise callers.invalid("The token that this link was made with is not known any more.")
         still = tuple(path for path in caller.grants.read if static.grants.cover("read", path))
         return replace(caller, grants=Grants(still))
 
@@ -123,14 +124,13 @@ class Guard:
         if header := environ.get("HTTP_AUTHORIZATION"):
             scheme, _, token = header.partition(" ")
             if scheme.lower() != "bearer":
-                raise _bad("Authorization must be Bearer, and a token.")
+                raise callers.invalid("Authorization must be Bearer, and a token.")
             return self.identify(token.strip())
         if link := environ.get(TOKEN):
             return self.identify(link, in_link=True)
         if cookie := cookie_of(environ):
             return self.identify(cookie)
-        # RFC 6750, 3.1: who brought nothing is told nothing but how.
-        raise Unauthorized("This needs a token.", headers={"WWW-Authenticate": 'Bearer realm="perennial"'})
+        raise Unauthorized("This needs a token.", headers={"WWW-Authenticate": callers.CHALLENGE})
 
     def _origins(self, environ: Mapping[str, Any]) -> frozenset[str]:
         """A cookie comes by itself, so "every origin" is none for those who bring nothing else."""
@@ -152,6 +152,11 @@ def cookie_of(environ: Mapping[str, Any]) -> str:
     return str(parse_cookie(environ["HTTP_COOKIE"]).get(name, ""))
 
 
+def _decoded(query: str) -> str:
+    """As the views read it: ``%64urable`` is no other name."""
+    return unquote(query) if "%" in query else query
+
+
 def _check(caller: Caller, needs: Sequence[Need]) -> None:
     for need in needs:
         if not caller.may(need):
@@ -163,8 +168,3 @@ def _check_link(path: str, environ: Mapping[str, Any], writes: bool) -> None:
         raise Forbidden("A link is for reading only.")
     if path and path != environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"):
         raise Forbidden("This link is for another path.")
-
-
-def _bad(sentence: str) -> Unauthorized:
-    challenge = f'Bearer realm="perennial", error="invalid_token", error_description="{sentence}"'
-    return Unauthorized(sentence, headers={"WWW-Authenticate": challenge})

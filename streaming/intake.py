@@ -85,7 +85,10 @@ class Intake:
     def sweep(self) -> None:
         """Delete what has expired, and tell those who watch."""
         for id in self.resumables.sweep():
-            Progress(self.log, stored.progress_path(id), None).failed("The upload expired.")
+            try:
+                Progress(self.log, stored.progress_path(id), None).failed("The upload expired.")
+            except StoreError:  # it has gone all the same, and so have the others, who are to be told
+                log.exception("%s expired, and that could not be told", id)
 
 
 class Taken:

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 import msgspec
 
@@ -57,14 +58,19 @@ class Kept:
             yield
             return
         below = _below(caller)
-        self._store.create(below + path, _CONFIG, [json_event(self._clock())])
+        mark = below + path
+        first = self._mark(mark)
         try:
             if self._full(below):
                 raise self._refused()
             yield
         except BaseException:
-            self._unmark(below + path)
+            if first:
+                self._unmark_unmade(mark)
             raise
+        if not first:  # whoever was may have failed meanwhile, and have taken the mark along
+            with suppress(StoreError):
+                self._mark(mark)
 
     def deleted(self, caller: str, path: str) -> None:
         """The caller has deleted the stream; if it was another one's, that one's mark is found to be beside nothing."""
@@ -80,16 +86,21 @@ class Kept:
     def _is_there(self, path: str) -> bool:
         if path in self._topics:
             return True
+        if not self._exists(path):
+            return False
+        if path.startswith(_TOPICS):  # nobody deletes them, and they are published to often
+            if len(self._topics) >= _REMEMBERED:
+                self._topics.clear()
+            self._topics.add(path)
+        return True
+
+    def _exists(self, path: str) -> bool:
         try:
             self._store.state(path)
         except StreamGone:
             return True
         except NoStream:
             return False
-        if path.startswith(_TOPICS):  # nobody deletes them, and they are published to often
-            if len(self._topics) >= _REMEMBERED:
-                self._topics.clear()
-            self._topics.add(path)
         return True
 
     def _full(self, below: str) -> bool:
@@ -104,11 +115,7 @@ class Kept:
         return self._count(below) > self._most_each
 
     def _count(self, below: str) -> int:
-        count, last = 0, ""
-        while count <= self._most_each and (page := self._store.paths(below, last)):
-            count += len(page)
-            last = page[-1]
-        return count
+        return sum(1 for _ in islice(all_paths(self._store, below), self._most_each + 1))
 
     def _look_through(self, below: str) -> None:
         pace = Pace()
@@ -119,12 +126,20 @@ class Kept:
 
     def _is_gone(self, mark: str) -> bool:
         """Whether there is nothing any more that the mark is beside, and not only nothing yet."""
-        with suppress(NoStream):
-            with suppress(StreamGone):
-                self._store.state(mark.removeprefix(KEPT).partition("/")[2])
+        if self._exists(_beside(mark)):
             return False
         made = self._store.read(mark, START).events
         return bool(made) and self._clock() - msgspec.json.decode(made[0].data, type=float) > _MAKING_S
+
+    def _mark(self, mark: str) -> bool:
+        """Whether it was not there."""
+        return self._store.create(mark, _CONFIG, [json_event(self._clock())]).created
+
+    def _unmark_unmade(self, mark: str) -> None:
+        """Unless the stream is there by now: another request for it, at the same time, may have made it."""
+        with suppress(StoreError):
+            if not self._exists(_beside(mark)):
+                self._unmark(mark)
 
     def _unmark(self, mark: str) -> None:
         with suppress(StoreError):  # then it is found to be beside nothing
@@ -138,3 +153,8 @@ class Kept:
 
 def _below(caller: str) -> str:
     return f"{KEPT}{hashlib.sha256(caller.encode()).hexdigest()[:16]}/"
+
+
+def _beside(mark: str) -> str:
+    """Return the path of the stream that the mark is beside."""
+    return mark.removeprefix(KEPT).partition("/")[2]

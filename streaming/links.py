@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.monkey
 
+from streaming.errors import Unavailable
 from streaming.pace import Pace
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Links:
     def configure(self, send_timeout_s: float, headers_s: float) -> None:
         self._send_timeout_s = send_timeout_s
         self.headers_s = headers_s
+
+    def check_place(self, most: int) -> None:
+        """Raise Unavailable where ``most`` are open already."""
+        if len(self._open) >= most:
+            raise Unavailable("The server has as many open streams as it takes; try again later.", retry_after_s=5)
 
     def add(self, link: Link) -> None:
         self._open.add(link)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stores.base import Config, Log
-from stores.errors import StoreError
+from stores.errors import StoreError, StreamClosed
 from streaming.accounts import tally
 from streaming.events import Event, json_event
 from streaming.leases import Lease
@@ -83,8 +83,9 @@ class Progress:
 
     def _end(self, event: Event) -> None:
         try:
-            self._store.append(self._path, [event], create=JSON)
-            self._store.close(self._path)
+            self._store.append(self._path, [event], create=JSON, close=True)  # in one step: one end, or none yet
+        except StreamClosed:
+            log.info("%s: its end was told already", self._path)
         except StoreError:
             if self._lease is None:
                 raise

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from stores.base import Log
 from streaming.durable import HIDDEN, INTERNAL
 from streaming.errors import TooManyRequests
+from streaming.leases import all_paths
 from streaming.pace import Pace
 
 COUNT_S = 10.0
-_PAGE = 1000
 
 
 class Quota:
@@ -48,11 +48,10 @@ class Quota:
         self._count -= 1
 
     def _counted(self) -> int:
-        count, last, pace = 0, "", Pace()
-        while page := self._log.paths("", last, _PAGE):
-            count += sum(not path.startswith(INTERNAL + HIDDEN) for path in page)
-            last = page[-1]
-            pace.rest()
+        count, pace = 0, Pace()
+        for path in all_paths(self._log, ""):
+            count += not path.startswith(INTERNAL + HIDDEN)
             if count >= self._limit:
                 break
+            pace.rest()
         return count

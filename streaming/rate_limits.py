@@ -2,7 +2,8 @@
 
 Rules:
 - In memory each worker counts for itself; in Redis all of them count together.
-- Redis that is away lets everybody in: a limit is there for the good of the others, and must not be their harm.
+- Redis that is away lets everybody in, and so does one that hangs, after ``ASK_S`` seconds: a limit is there for the
+  good of the others, and must not be their harm.
 - It comes after the guard: callers are told apart by their tokens. Whoever has none has been refused by then.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, Response, request
 from flask_limiter import Limiter, RateLimitExceeded
@@ -21,6 +23,7 @@ from streaming.errors import Problem, TooManyRequests
 from streaming.needs import OPEN
 from streaming.shares import fields
 
+ASK_S = 0.5
 _STRATEGY = "sliding-window-counter"
 
 
@@ -44,6 +47,7 @@ def limit(app: Flask, settings: Settings, refuse: Callable[[Problem], Response])
         application_limits=[settings.RATE_LIMIT],
         application_limits_exempt_when=lambda: request.endpoint in OPEN or request.method == "OPTIONS",
         storage_uri=storage(settings),
+        storage_options=options(storage(settings)),
         strategy=_STRATEGY,
         swallow_errors=True,
         headers_enabled=False,
@@ -63,3 +67,9 @@ def storage(settings: Settings) -> str:
         return settings.RATE_LIMIT_URL
     url = settings.streams_url
     return url.partition("?")[0] if url.startswith(("redis:", "rediss:")) else "memory://"
+
+
+def options(url: str) -> dict[str, Any]:
+    """Return how a storage there is opened: Redis's own client would wait for each answer for 5 s."""
+    waits = {"socket_timeout": ASK_S, "socket_connect_timeout": ASK_S}
+    return waits if url.startswith(("redis", "valkey")) else {}

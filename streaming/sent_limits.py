@@ -32,5 +32,5 @@ def _look(limits: BodyLimits) -> None:
         return
     caller = callers.key()
     if request.method == "GET":
-        limits.pay(caller, None)
+        limits.look(caller, None)
     request.environ[PAYS] = partial(limits.came, caller)

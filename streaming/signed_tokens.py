@@ -20,15 +20,15 @@ from typing import Any
 
 import jwt
 
-from streaming.errors import Unauthorized
+from streaming import callers
 from streaming.grants import Caller, Grants, checked, scopes
 from streaming.key_sets import KeySet
+from streaming.signed_links import USE
 
 log = logging.getLogger("perennial.access")
 
 KEY_BYTES = 32
 _SYMMETRIC = ("HS256",)
-_INVALID = 'error="invalid_token"'
 
 
 class SignedTokens:
@@ -56,17 +56,16 @@ class SignedTokens:
         try:
             grants = _granted(claims)
             ends_at = float(claims["exp"])
-            path = _text(claims.get("path"))
+            path, name = _text(claims.get("path")), f"jwt:{_text(claims['sub'])}"
         except (ValueError, TypeError, OverflowError) as error:
-            raise refused(f"The token's claims cannot be read: {error}.") from None
-        name = f"jwt:{claims['sub']}"
-        if (claims.get("use") == "link") != in_link:
+            raise callers.invalid(f"The token's claims cannot be read: {error}.") from None
+        if (claims.get("use") == USE) != in_link:
             where = "in links only" if not in_link else "in the header Authorization only"
-            raise refused(f"This token is good {where}.")
+            raise callers.invalid(f"This token is good {where}.")
         if not in_link:
             return Caller(name, grants, ends_at)
         if ends_at > self._clock() + self._link_s:
-            raise refused(f"A link's token may live {self._link_s:g} seconds at the most.")
+            raise callers.invalid(f"A link's token may live {self._link_s:g} seconds at the most.")
         if ours:
             name = str(claims.get("caller", name))
         return Caller(name, Grants(grants.read), ends_at, link=path)
@@ -85,11 +84,11 @@ class SignedTokens:
                 options={"require": ["exp", "sub"], "verify_iat": False},
             )
         except jwt.ExpiredSignatureError:
-            raise refused("The token has expired.", expired=True) from None
+            raise callers.invalid("The token has expired.", expired=True) from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             # What it was stands in the log without the token; its caller is told as much as helps to mend it.
             log.info("a signed token was refused: %s", type(error).__name__)
-            raise refused(_sentence(error)) from None
+            raise callers.invalid(_sentence(error)) from None
         return claims, algorithms is _SYMMETRIC
 
     def _verifier(self, token: str) -> tuple[Any, Sequence[str]]:
@@ -105,13 +104,6 @@ class SignedTokens:
 def sign(key: str, claims: Mapping[str, Any]) -> str:
     """Return the claims as a token that ``key`` signs."""
     return jwt.encode(dict(claims), key, algorithm=_SYMMETRIC[0])
-
-
-def refused(sentence: str, expired: bool = False) -> Unauthorized:
-    challenge = f'Bearer realm="perennial", {_INVALID}, error_description="{sentence}"'
-    problem = Unauthorized(sentence, headers={"WWW-Authenticate": challenge.replace("\n", " ")})
-    problem.expired = expired
-    return problem
 
 
 def _sentence(error: Exception) -> str:
@@ -143,4 +135,6 @@ def _words(claim: Any, of_ours: bool = False) -> list[str]:
 def _text(claim: Any) -> str:
     if not isinstance(claim or "", str):
         raise ValueError("path must be a text")
-    return claim or ""
+    text: str = claim or ""
+    text.encode()  # JSON may name half a character: nothing can be called so
+    return text

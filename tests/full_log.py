@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stores.errors import StoreFull
@@ -9,16 +10,21 @@ from stores.memory import MemoryLog
 
 
 class FullLog:
-    """``log``, which refuses every change while ``full``."""
+    """``log``, which refuses each of ``changes`` while ``full``, and the next ``refusals`` of them."""
 
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(
+        self, log: MemoryLog, changes: Sequence[str] = ("append", "create", "delete", "close", "expire")
+    ) -> None:
         self._log = log
+        self._changes = changes
         self.full = False
+        self.refusals = 0
 
     def __getattr__(self, name: str) -> Any:
-        if self.full and name in ("append", "create", "delete", "close"):
+        if (self.full or self.refusals) and name in self._changes:
             return self._refuse
         return getattr(self._log, name)
 
     def _refuse(self, *_: object, **__: object) -> None:
+        self.refusals = max(0, self.refusals - 1)
         raise StoreFull("No space is left.")

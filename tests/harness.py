@@ -36,6 +36,7 @@ __all__ = [
     "ServerSentEvent",
     "eventually",
     "free_port",
+    "listens",
     "parse_events",
 ]
 
@@ -58,6 +59,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on the port; it is one of them."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class LiveServer:

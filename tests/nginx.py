@@ -6,14 +6,13 @@ import contextlib
 import getpass
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from settings import ROOT
-from tests.harness import eventually, free_port
+from tests.harness import eventually, free_port, listens
 
 DEPLOY = ROOT / "deploy"
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -102,7 +101,7 @@ def nginx_of(folder: Path, content: str, port: int, workers: int = 1) -> Iterato
     # Without a group of its own it would hear what the terminal tells the tests.
     process = subprocess.Popen([PROGRAM, "-e", "stderr", "-c", folder / "nginx.conf"], start_new_session=True)
     try:
-        eventually(lambda: process.poll() is not None or _listens(port), 10.0, "nginx listens")
+        eventually(lambda: process.poll() is not None or listens(port), 10.0, "nginx listens")
         assert process.poll() is None, f"nginx ended with {process.returncode}"
         yield
     finally:
@@ -111,8 +110,3 @@ def nginx_of(folder: Path, content: str, port: int, workers: int = 1) -> Iterato
             process.wait(10)
         process.kill()
         process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

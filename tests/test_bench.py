@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +16,26 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, event_peers, fanout, processes
+from bench import (
+    bare_relay,
+    chat,
+    chat_readers,
+    disk,
+    environment,
+    event_peers,
+    fanout,
+    growth,
+    limits,
+    processes,
+    versions,
+    wake_ups,
+)
 from bench.__main__ import PARTS, Part, measure, write
 from bench.fanout import Target
 from bench.ground import Ground
+from bench.load import MIB, Probe, resident_bytes
 from bench.processes import answer_of, cpu_s
-from bench.report import NotMeasured, Report, merged
+from bench.report import NotMeasured, Report, merged, reason_of
 from bench.turns import in_turn, ratio, spread
 from settings import ROOT
 from tests.harness import free_port
@@ -89,26 +104,88 @@ def test_a_run_of_some_parts_keeps_the_others() -> None:
 
 def test_the_document_is_written_with_its_plots(tmp_path: Path) -> None:
     """A plot is a file below plots/, shown where it was made."""
-    report = Report(tmp_path)
+    report = Report()
     report.say("# Performance")
     with report.part("Memory"):
         report.plot("curve", "<svg/>", "It is flat")
-    write(tmp_path / "performance.md", report)
+    write(tmp_path, report)
     assert (tmp_path / "plots" / "curve.svg").read_text() == "<svg/>"
     assert "![It is flat](plots/curve.svg)" in (tmp_path / "performance.md").read_text()
 
 
+def cut_short(ground: Ground) -> None:
+    ground.report.table("Half of it", "what", "figure")
+    ground.report.plot("half", "<svg/>", "It is half")
+    raise KeyboardInterrupt
+
+
+def drawn(ground: Ground) -> None:
+    ground.report.table("All of it", "what", "figure")
+    ground.report.plot("whole", "<svg/>", "It is whole")
+
+
+def test_a_run_that_is_cut_short_keeps_its_parts(tmp_path: Path) -> None:
+    """The whole takes three quarters of an hour: what had come to its end is in the document, what had not is not."""
+    report = Report()
+    report.say("# Performance")
+    with pytest.raises(KeyboardInterrupt):
+        measure(report, [Part("Memory", drawn), Part("Files", cut_short)], docs=tmp_path)
+    text = (tmp_path / "performance.md").read_text()
+    assert "plots/whole.svg" in text
+    assert "## Files" not in text
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["whole.svg"]
+
+
+def test_an_error_names_no_path_of_this_machine(tmp_path: Path) -> None:
+    """The document is for everybody: of a file it has the name, of a request its address as it is."""
+    told = reason_of(OSError(2, "No such file or directory", str(tmp_path / "people.db")))
+    assert told == "FileNotFoundError: [Errno 2] No such file or directory: 'people.db'"
+    asked = "refused: /api/export/people.csv at http://127.0.0.1:8000/api/export"
+    assert reason_of(RuntimeError(asked)) == f"RuntimeError: {asked}"
+
+
+def test_only_what_is_measured_makes_a_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bench writes its own document and plots; without a repository there is a word, and no error."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    monkeypatch.setattr(versions, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    commit = versions.commit.__wrapped__
+    assert commit() == "unknown"
+    (tmp_path / "docs").mkdir()
+    for name in ("app.py", "docs/performance.md"):
+        (tmp_path / name).write_text("before")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "Begin"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    clean = commit()
+    (tmp_path / "docs" / "performance.md").write_text("after")
+    assert commit() == clean
+    (tmp_path / "app.py").write_text("after")
+    assert commit() == f"{clean}-dirty"
+
+
+def test_a_probe_that_fails_is_told() -> None:
+    """A latency of refusals, or of nothing, is none; but a block that fails itself says what failed it."""
+    with pytest.raises(RuntimeError, match="/healthz beside it"), Probe(free_port()):
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match="its own"), Probe(free_port()):
+        raise ValueError("its own")
+
+
 def test_performance_is_what_the_bench_wrote() -> None:
-    """Each section is of a part, has tables, and ends with where it was measured: nothing is written by hand."""
+    """Every part has its section with tables and nothing that failed, and says where it was measured, and how long."""
     _, *sections = DOCUMENT.split("\n## ")
-    assert {each.partition("\n")[0] for each in sections} <= {part.title for part in PARTS.values()}
+    assert [each.partition("\n")[0] for each in sections] == [part.title for part in PARTS.values()]
     for each in sections:
-        assert re.search(r"\nMeasured (in \d+ s )?at commit \S+ on .+\.$", each.strip()), each.partition("\n")[0]
+        title = each.partition("\n")[0]
+        assert re.search(r"\n### .+\n\n\|.+\|\n(\|---)+\|\n\|", each), title
+        assert "**Failed**" not in each, title
+        assert re.search(r"\nMeasured in \d+ s at commit \S+ on .+\.$", each.strip()), title
 
 
 def test_every_plot_is_shown_and_every_shown_one_is_there() -> None:
     """docs/plots/ has exactly what docs/performance.md shows."""
     shown = re.findall(r"!\[[^\]]+\]\(plots/([\w-]+\.svg)\)", DOCUMENT)
+    assert sorted(shown) == sorted(f"{name}.svg" for name in growth.CURVES)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "docs" / "plots").glob("*.svg"))
 
 
@@ -126,6 +203,14 @@ def test_ways_are_measured_in_turn_and_in_both_orders() -> None:
     assert times == {"a": [1.0] * 3, "b": [2.0] * 3}
 
 
+def test_settled_memory_is_given_back() -> None:
+    """It is taken for the next one to find it: the bench itself has none of it afterwards."""
+    disk.settle(1)  # less than a page
+    before = resident_bytes(os.getpid())
+    disk.settle(64 * MIB)
+    assert resident_bytes(os.getpid()) < before + 32 * MIB
+
+
 def test_a_ratio_is_the_median_of_pairs() -> None:
     """By hand: 2, 3 and 4; not 6 ÷ 2, which is what the medians of both sides would make by chance."""
     found = ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0])
@@ -135,6 +220,15 @@ def test_a_ratio_is_the_median_of_pairs() -> None:
     middle = ratio([float(n) for n in range(1, 12)], [1.0] * 11)
     assert (middle.median, middle.low, middle.high) == (6.0, 3.0, 9.0), "of eleven, the third from each end"
     assert spread([3.0, 1.0, 2.0], "ms") == "**2.0 ms** (1.0 to 3.0)"
+
+
+def test_what_remains_is_the_median_of_pairs() -> None:
+    """By hand: 5, 1 and 2 more than the limit of its own pair; the medians, 7 and 3, differ by 4."""
+    report = Report()
+    limits.tell(report, limits.Limit("a step", "the call", [7.0, 10.0, 5.0], [2.0, 9.0, 3.0], "ms"))
+    assert report.lines[-1] == "| a step | the call | 7 ms | 3 ms | **1.67** (1.11 to 3.50) | 2 ms |"
+    limits.tell(report, limits.Limit("a step", "the call", [1.0, 9.0, 2.0], [2.0, 8.0, 3.0], "ms"))
+    assert report.lines[-1].endswith("| nothing |")
 
 
 def test_answers_are_read_one_by_one_off_a_connection() -> None:
@@ -184,10 +278,88 @@ def test_a_peer_that_is_missing_costs_its_own_row(tmp_path: Path, monkeypatch: p
     event_peers.beside(Ground(tmp_path, report, quick=True), fanout.build(tmp_path))
     rows = [line for line in report.lines if line.startswith(("| Perennial", "| A ", "| B "))]
     assert rows[0].startswith("| Perennial | 100 | 5 × 1 |")
-    assert rows[0].endswith("| 0, 0 |")
+    assert rows[0].endswith("| 0, 0 | 1 |")
     assert rows[1].startswith("| A | not measured: the peer is not installed |")
     assert rows[2].startswith("| B | not measured: AssertionError: ")
     assert "the port is taken" in rows[2]
+
+
+def test_a_failure_of_ours_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer may be missing; without our own server there is nothing beside which it could stand."""
+    monkeypatch.setattr(event_peers, "SERVERS", {"Perennial": unstartable})
+    report = Report()
+    with report.attempt("beside others"):
+        event_peers.beside(Ground(tmp_path, report, quick=True), tmp_path)
+    assert report.failures == ["beside others"]
+
+
+def test_a_limit_that_fails_leaves_nobody_behind(tmp_path: Path) -> None:
+    """The server waits for connections; when its client cannot make them it is ended, and waited for."""
+    server, client = tmp_path / "bare_send", tmp_path / "subscribers"
+    server.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    client.write_text(f"#!/bin/sh\nuntil [ -s {tmp_path}/pid ]; do :; done\nexit 1\n")
+    for program in (server, client):
+        program.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        fanout.bare_us(tmp_path, 1, 1)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ((0, 2), "got event 2 where 1 was due"),
+        ((0, 0), "got event 0 where 1 was due"),
+        ((0,), "got 1 of 2 events, and the end"),
+        ((), "got 0 of 2 events, and the end"),
+    ],
+)
+def test_a_wake_up_that_does_not_come_is_told(sent: tuple[int, ...], said: str) -> None:
+    """An event that is lost, doubled or never comes leaves no times of the others; of both, there are two times."""
+    with pytest.raises(RuntimeError, match=said):
+        listened(sent)
+    assert len(listened((0, 1))) == 2
+
+
+def listened(sent: tuple[int, ...]) -> list[float]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"".join(b'id: 1\ndata: {"n":%d,"t":1}\n\n' % number for number in sent))
+        theirs.shutdown(socket.SHUT_WR)
+        return wake_ups.listen(ours, b"GET", 2)
+
+
+@pytest.mark.slow
+def test_a_token_that_does_not_come_is_told() -> None:
+    """Of four tokens three are due, or five: the figures of such a run are none."""
+    with chat.model(4, 0.001) as upstream, bare_relay.serving(upstream) as (port, pid):
+        told = chat.read(port, pid, "/", 3, 4)
+        assert (told.tokens, told.whole) == (12, 3)
+        for tokens in (3, 5):
+            with pytest.raises(RuntimeError, match=f"12 of {3 * tokens} tokens came, 0 out of their order, and 3 of 3"):
+                chat.read(port, pid, "/", 3, tokens)
+
+
+def test_tokens_have_an_order() -> None:
+    """What was sent before comes before; a token that comes again is as old as the last one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"1000000001 1000000002 1000000002 1000000001 1000000003 ")
+        seen = chat_readers.Chat(ours, 1)
+        seen.read()
+    assert (len(seen.times_us), seen.disordered) == (5, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the load client needs a C compiler")
+def test_the_idle_are_held(tmp_path: Path) -> None:
+    """Who waits gets a heartbeat each second here; were ten a second due, it is told that they did not come."""
+    programs = fanout.build(tmp_path)
+    with fanout.perennial(tmp_path / "ours", HEARTBEAT_S="1") as server:
+        target = fanout.topic(server, "idle")
+        fanout.idle(programs, target, 20, 2.0, 1.0)
+        with pytest.raises(RuntimeError, match=r"0 idle were closed; one got . heartbeats of 1[89]"):
+            fanout.idle(programs, target, 20, 2.0, 0.1)
 
 
 @pytest.mark.slow
@@ -206,10 +378,10 @@ def test_a_call_that_makes_no_sense_is_refused(arguments: list[str], said: str) 
 @pytest.mark.slow_suite
 @pytest.mark.timeout(1500)
 def test_every_part_runs(tmp_path: Path) -> None:
-    """With small counts all parts come to their end without a failure, and write the document with six plots."""
+    """With small counts all parts end without a failure, and write the document with a plot of each curve."""
     command = [sys.executable, "-m", "bench", "--quick", "--docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stdout
     text = (tmp_path / "performance.md").read_text()
     assert re.findall("(?m)^## (.+)$", text) == [part.title for part in PARTS.values()]
-    assert len(list((tmp_path / "plots").glob("*.svg"))) == 6
+    assert len(list((tmp_path / "plots").glob("*.svg"))) == len(growth.CURVES)

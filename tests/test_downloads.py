@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +174,30 @@ def test_a_video_is_never_replaced(client: FlaskClient, settings: Settings) -> N
     assert (settings.FILES_DIR / "videos" / "film.mp4").read_bytes() == FILM
 
 
+def test_two_videos_of_one_id_at_once(client: FlaskClient, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is whole first has it; the other is a 409, and was never there under another name."""
+    tried: list[str] = []
+
+    def link(source: Path, target: Path, link: Callable[..., None] = os.link) -> None:
+        tried.append(target.name)
+        link(source, target)
+
+    class Overtaken(io.BytesIO):
+        """A body, at whose end another one of the same id has become whole."""
+
+        def readinto(self, buffer: Any) -> int:
+            if not (count := super().readinto(buffer)) or self.tell() == len(FILM):
+                (settings.FILES_DIR / "videos" / "film.mp4").write_bytes(FILM + b"other")
+            return count
+
+    monkeypatch.setattr(os, "link", link)
+    environ = {"CONTENT_LENGTH": str(len(FILM)), "wsgi.input": Overtaken(FILM)}
+    refused = client.post("/api/video?id=film", environ_overrides=environ)
+    assert (refused.status_code, refused.json["parameter"], tried) == (409, "id", ["film.mp4"])
+    assert [path.name for path in (settings.FILES_DIR / "videos").iterdir()] == ["film.mp4"]
+    assert (settings.FILES_DIR / "videos" / "film.mp4").read_bytes() == FILM + b"other"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b"", 400), (b"<script>alert(1)</script>", 415), (b"ftyp", 415), (b"\0\0\0\x10fty", 415), (b"\0" * 100, 415)],
@@ -210,7 +237,7 @@ def test_a_video_can_be_downloaded(client: FlaskClient, settings: Settings) -> N
     put(settings, "videos/film.mp4", FILM)
     with client.get("/api/video/film?download=1", headers={"Range": "bytes=4-7"}) as response:
         assert (response.status_code, response.data) == (206, b"ftyp")
-        assert response.headers["Content-Disposition"] == "attachment; filename=film.mp4"
+        assert response.headers["Content-Disposition"] == 'attachment; filename="film.mp4"'
     with client.get("/api/video/film?download=0") as response:
         assert response.headers["Content-Disposition"] == "inline"
 

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -31,12 +30,11 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from blueprints.exports import _disposition
 from streaming.compression import Gzip, Zstd, zstd
 from streaming.content_codings import coding
 from tests.clients import Answer
 from tests.cutting_proxy import CuttingProxy
-from tests.harness import LiveServer, RawClient, eventually, free_port, parse_events
+from tests.harness import LiveServer, RawClient, eventually, free_port, listens, parse_events
 from tests.postgres_server import PostgresServer, programs
 
 ROWS = 100_000
@@ -196,19 +194,6 @@ def test_the_schema_is_csv_on_the_web(client: FlaskClient) -> None:
     assert schema.json["tableSchema"]["primaryKey"] == "id"
     columns = [(each["titles"], each["datatype"]) for each in schema.json["tableSchema"]["columns"]]
     assert columns == [("id", "integer"), ("note", "string")]
-
-
-@pytest.mark.parametrize(
-    ("name", "header"),
-    [
-        ("a.csv", 'attachment; filename="a.csv"'),
-        ("Größe 字.csv", "attachment; filename=\"Gr__e _.csv\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%20%E5%AD%97.csv"),
-        ("50%.csv", "attachment; filename=\"50_.csv\"; filename*=UTF-8''50%25.csv"),
-    ],
-)
-def test_a_file_name_is_told(name: str, header: str) -> None:
-    """RFC 6266 with RFC 8187: a plain name for old clients, the right one for all others."""
-    assert _disposition(name) == header
 
 
 # Receipts
@@ -730,16 +715,11 @@ def nginx(elephant: LiveServer, tmp_path: Path) -> Iterator[int]:
     )
     process = subprocess.Popen([program, "-c", str(config), "-e", str(tmp_path / "error.log")], cwd=tmp_path)
     try:
-        eventually(lambda: _listens(port), 10.0, "nginx listens")
+        eventually(lambda: listens(port), 10.0, "nginx listens")
         yield port
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @needs_postgres

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from streaming import events as events_module
 from streaming.events import Event, json_event, pause
-from streaming.framings import CSV, NDJSON, SSE, Text
+from streaming.framings import NDJSON, SSE, Text
+from streaming.table_framings import CSV
 from tests.harness import EventStream, ServerSentEvent, parse_events
 
 # What browsers may be given: everything but surrogates, and no NUL in an id (9.2.6: such an id is ignored).

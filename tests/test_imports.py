@@ -15,6 +15,7 @@ PURE = {
     for name in (
         "events",
         "framings",
+        "table_framings",
         "parsing",
         "ranges",
         "tus",
@@ -49,6 +50,7 @@ PURE = {
         "openapi_routes",
         "openapi_access",
         "openapi_pages",
+        "openapi_transfers",
     )
 }
 # What stores promise: all that the others may know of them.
@@ -62,7 +64,7 @@ MAY_IMPORT = {
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
     "flags": set(),
-    "housekeeping": {"settings", "stores.errors", "streaming"},
+    "housekeeping": {"stores.errors", "streaming"},
     "processors": set(),
     "doctor": set(),
     "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},

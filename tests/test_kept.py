@@ -95,6 +95,23 @@ def test_what_could_not_be_made_leaves_no_mark(store: Log) -> None:
     assert len(store.paths(KEPT)) == 1
 
 
+@pytest.mark.parametrize("first_fails", [True, False])
+@pytest.mark.parametrize("made_by_then", [True, False])
+def test_two_make_one_at_once(store: Log, first_fails: bool, made_by_then: bool) -> None:
+    """One of them fails, whichever and whenever: what the other one makes is counted."""
+    kept = Kept(store, 1)
+    failing, making = kept.making("ann", "a"), kept.making("ann", "a")
+    for each in (failing, making) if first_fails else (making, failing):
+        each.__enter__()
+    if made_by_then:
+        store.create("a", PLAIN)
+    assert not failing.__exit__(StreamExists, StreamExists("another configuration"), None)
+    store.create("a", PLAIN)
+    making.__exit__(None, None, None)
+    assert [path.rpartition("/")[2] for path in store.paths(KEPT)] == ["a"]
+    assert not make(kept, store, "b")
+
+
 def test_marks_of_what_is_gone_do_not_stay(store: Log) -> None:
     """Once in an hour everybody's are looked through; those of streams that are there stay."""
     clock = Clock()

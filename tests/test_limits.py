@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,19 +112,39 @@ def test_an_event_source_that_asks_too_often_lives_on(make_client: Make) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(program() is None, reason="there is no redis-server here")
 def test_workers_count_together_in_redis(live_server: Live, tmp_path: Path) -> None:
-    """With Redis the limit is one for all workers; when Redis goes away, everybody is let in."""
+    """With Redis the limit is one for all workers; when Redis goes away, everybody is let in, bytes not counted."""
     redis = RedisServer(tmp_path, appendonly="no").start()
     try:
-        server = live_server(WEB_CONCURRENCY=2, RATE_LIMIT="5/hour", RATE_LIMIT_URL=redis.url)
+        bytes_an_hour = {f"{name}_BYTES": 2**20 for name in ("UPLOAD", "APPEND", "SENT")}
+        server = live_server(WEB_CONCURRENCY=2, RATE_LIMIT="5/hour", RATE_LIMIT_URL=redis.url, **bytes_an_hour)
         # The fixture's own look at /readyz is not counted.
         statuses = [server.get("/api/stream?chunks=1")[0] for _ in range(12)]
         assert sorted(statuses) == [200] * 5 + [429] * 7
     finally:
         redis.stop()
     assert server.get("/api/stream?chunks=1")[0] == 200
+    for method, path in (("POST", "/api/upload-progress?filename=f"), ("PUT", "/v1/stream/s")):
+        with RawClient(server.port) as known, RawClient(server.port) as chunked:
+            known.request(method, path, [], b"x")
+            chunked.request(method, path, [("Transfer-Encoding", "chunked")]).send_chunk(b"x").send_chunk(b"")
+            assert {client.read_to_end().status for client in (known, chunked)} <= {200, 201}
+    assert server.get("/v1/stream/s")[0] == 200
 
 
-def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -> None:
+@pytest.mark.slow
+def test_redis_that_hangs_lets_everybody_in(make_client: Make) -> None:
+    """One that takes the connection and answers nothing: each question is given up long before a client would."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}"
+        client = make_client(RATE_LIMIT="1/hour", CALLER_UPLOAD_BYTES=1, RATE_LIMIT_URL=url)
+        began = time.monotonic()
+        with client.post("/api/upload-progress?filename=a", data=b"12345") as answer:
+            assert answer.status_code == 201
+        # Three questions of half a second; redis-py by itself gives up each after five.
+        assert time.monotonic() - began < 14
+
+
+def test_bytes_of_uploads_are_looked_for_before_they_are_read(make_client: Make) -> None:
     """Of each caller (429) and in all (503); nothing of what is refused is stored."""
     tokens = static(ann="*", bob="*", eve="*")
     client = make_client(CALLER_UPLOAD_BYTES=10, UPLOAD_BYTES=15, API_TOKENS=tokens)
@@ -135,6 +158,50 @@ def test_bytes_of_uploads_are_paid_for_before_they_are_read(make_client: Make) -
     assert refused(upload("eve", b"123"), 503, "upload-bytes", 15) <= 3600
     stored = client.application.extensions["settings"].FILES_DIR / "uploads"
     assert sorted(path.name for path in stored.iterdir() if path.is_file() and path.name[0] != ".") == ["ann8", "bob6"]
+
+
+def test_what_does_not_come_costs_nothing(make_client: Make) -> None:
+    """A body that is refused unread (400, 409, 413), and one that ends early, but for what came of it."""
+    client = make_client(CALLER_UPLOAD_BYTES=10, MAX_UPLOAD_BYTES=9)
+
+    def upload(query: str, body: bytes, announced: int = 0) -> int:
+        environ = {"CONTENT_LENGTH": str(announced or len(body))}
+        with client.post(f"/api/upload-progress?{query}", data=body, environ_overrides=environ) as answer:
+            return answer.status_code
+
+    assert upload("filename=a", b"12") == 201
+    for _ in range(5):
+        assert upload("filename=../b", b"12345678") == 400
+        assert upload("filename=a&exists=refuse", b"12345678") == 409
+        assert upload("filename=b", b"", 8) == 400
+    assert upload("filename=b", b"123", 8) == 400
+    assert upload("filename=b", b"123456") == 429
+    assert upload("filename=b", b"12345") == 201
+    big = make_client(CALLER_UPLOAD_BYTES=100, MAX_UPLOAD_BYTES=9)
+    for expected in (413, 413, 201):
+        with big.post("/api/upload-progress?filename=c", data=b"x" * (60 if expected == 413 else 9)) as answer:
+            assert answer.status_code == expected
+
+
+@pytest.mark.slow
+def test_a_head_alone_takes_nobody_s_hour(live_server: Live) -> None:
+    """Who announces all that there is and leaves has paid for what was sent of it; the others go on."""
+    everything = 2**30
+    server = live_server(UPLOAD_BYTES=everything)
+
+    def head(length: int) -> bytes:
+        line = f"POST /api/upload-progress?id=i{length} HTTP/1.1"
+        return f"{line}\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
+
+    for length, came in ((everything, b""), (everything - 1, b"some"), (everything - 4, b"more")):
+        with RawClient(server.port) as client:
+            client.send(head(length) + came, "POST")
+        assert b"failed" in server.get(f"/api/upload-progress/i{length}")[1]  # read to its end
+    # 8 bytes have come by now, and so there are not so many left any more.
+    with RawClient(server.port) as client:
+        assert client.send(head(everything - 7), "POST").read_head().status == 503
+    with RawClient(server.port) as client:
+        assert client.send(head(9) + b"x" * 9, "POST").read_to_end().status == 201
 
 
 @pytest.mark.parametrize(
@@ -311,3 +378,15 @@ def test_connections_that_only_wait_make_room_for_one_that_asks(live_server: Liv
     finally:
         for client in silent:
             client.close()
+
+
+@pytest.mark.slow
+def test_a_small_worker_keeps_its_connections(live_server: Live) -> None:
+    """A worker with few places ends none that wait while most of them are free."""
+    server = live_server(GUNICORN_CMD_ARGS="--worker-connections 40")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(20)]
+        for _ in range(2):
+            for client in clients:
+                assert client.request("GET", "/healthz").read_to_end().status == 200
+                client.received.clear()

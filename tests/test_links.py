@@ -107,7 +107,8 @@ def test_a_link_makes_no_durable_stream(make_client: Make) -> None:
     """``?durable=1`` fills the log, whatever the method."""
     client = make_client(API_TOKENS=static(), JWT_KEY=KEY)
     assert status(client, link(client, "/api/stream?chunks=1", ADMIN)) == 200
-    assert status(client, link(client, "/api/stream?chunks=1", ADMIN) + "&durable=1") == 403
+    for name in ("durable", "%64urable", "d%75rable"):
+        assert status(client, link(client, "/api/stream?chunks=1", ADMIN) + f"&{name}=1") == 403
 
 
 def test_names_with_spaces_can_be_linked(client: FlaskClient) -> None:
@@ -129,7 +130,10 @@ def test_what_is_no_url_of_ours_is_refused(client: FlaskClient, url: str) -> Non
         assert (answer.status_code, answer.json["parameter"]) == (400, "url")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"url":1}', b"\xff", b'{"url":"/api/sse","seconds":"x"}'])
+NO_LINKS = [b"", b"[]", b'{"url":1}', b"\xff", b'{"url":"/api/sse","seconds":"x"}', b'{"url":"\xff"}']
+
+
+@pytest.mark.parametrize("body", [*NO_LINKS, b'{"url":"/api/sse","more":' + b"[" * 10_000], ids=range(7))
 def test_a_body_that_says_no_link_is_refused(client: FlaskClient, body: bytes) -> None:
     """One sentence that shows how it is said."""
     with client.post("/api/links", data=body, headers=bearer(ADMIN)) as answer:

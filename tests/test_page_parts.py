@@ -13,9 +13,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import prepare
 from blueprints import pages
 from blueprints.pages import DOCUMENTS
-from settings import ROOT
+from settings import ROOT, Settings
 from streaming import markup
 from streaming.assets import Assets
 from streaming.events import Event
@@ -128,6 +129,15 @@ def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:
     assert '<h2 id="get-apiexport">' in found.html
     assert 'href="/docs/protocols#durable-streams"' in found.html
     assert 'href="/docs"' in found.html
+
+
+def test_the_longest_document_is_rendered_before_there_are_workers(settings: Settings) -> None:
+    """By the master, which prepares; whoever is forked from it has the page, and nobody waits for it beside streams."""
+    markup._rendered.cache_clear()
+    prepare(settings)
+    rendered = markup._rendered.cache_info().misses
+    assert markup.document(ROOT / "docs" / "http.md").title
+    assert (rendered, markup._rendered.cache_info().misses) == (1, 1)
 
 
 def address(name: str) -> str:

@@ -7,8 +7,10 @@ import pytest
 
 from stores.base import START
 from stores.memory import MemoryLog
+from streaming.leases import Lease, end_interrupted
 from streaming.progress import Progress
 from streaming.rates import Rate
+from tests.full_log import FullLog
 
 
 @pytest.mark.parametrize("step_s", [0.01, 0.1, 1.0])
@@ -61,3 +63,34 @@ def test_a_pause_has_no_rate() -> None:
     progress.paused(40)
     (event,) = store.read("uploads/x", START).events
     assert msgspec.json.decode(event.data) == {"received": 40, "total": 100, "rate": 0, "left_s": None}
+
+
+@pytest.mark.parametrize("change", ["append", "close"])
+def test_a_store_that_fails_at_the_end(change: str) -> None:
+    """The end is told by the lease then: whole, and once, whichever write it was that failed."""
+    store = FullLog(MemoryLog(), [change])
+    lease = Lease(store)
+    progress = Progress(store, "uploads/x", 5, lease=lease)
+    with lease.holding("uploads/x"):
+        progress.begin()
+        store.refusals = 1
+        progress.complete({"received": 5})
+        store.refusals = 0
+    lease.renew()
+    batch = store.read("uploads/x", START)
+    assert ([event.type for event in batch.events], batch.closed) == (["progress", "complete"], True)
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_an_end_that_another_worker_told(leased: bool) -> None:
+    """It took this worker for dead, and said so to all who watch: they are told no second end, and nothing fails."""
+    store = MemoryLog()
+    lease = Lease(store) if leased else None
+    progress = Progress(store, "uploads/x", 5, lease=lease)
+    progress.begin()
+    end_interrupted(store, "uploads/x")
+    progress.complete({"received": 5})
+    if lease:
+        lease.renew()
+    batch = store.read("uploads/x", START)
+    assert ([event.type for event in batch.events], batch.closed) == (["progress", "failed"], True)

@@ -11,14 +11,17 @@ import pytest
 from flask import Flask, Response
 
 from settings import Settings
+from stores.errors import StoreError, UnknownOffset
 from streaming import wire
 from streaming.begun import Begun
 from streaming.errors import BadRequest, ClientLeft, Problem, StreamFailed, Unavailable
 from streaming.events import Event, Source
-from streaming.framings import CSV, NDJSON, SSE, Text
+from streaming.framings import NDJSON, SSE, Text
 from streaming.links import links
-from streaming.response import BLOCK_BYTES, pump, respond
+from streaming.pump import BLOCK_BYTES, pump
+from streaming.response import respond
 from streaming.shares import Shares
+from streaming.table_framings import CSV
 from tests.harness import EventStream
 
 ENVIRON = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "SERVER_PROTOCOL": "HTTP/1.1"}
@@ -180,6 +183,7 @@ SECRET = "password=hunter2"
         (RuntimeError(SECRET), "Stream failed"),
         (OSError(SECRET), "Stream failed"),
         (StreamFailed("The model stopped."), "The model stopped."),
+        (UnknownOffset("7 is no offset of this stream."), "Stream failed"),
         (BadRequest("Byte 7 of the body is not UTF-8."), "Byte 7 of the body is not UTF-8."),
     ],
 )
@@ -190,7 +194,7 @@ def test_a_failure_is_told_in_band(failure: Exception, sentence: str, caplog: py
     assert source.closed == 1
     (record,) = caplog.records
     assert str(failure) in record.getMessage()
-    expected = isinstance(failure, StreamFailed | Problem)
+    expected = isinstance(failure, StreamFailed | Problem | StoreError)
     assert (record.levelname, bool(record.exc_info)) == (("WARNING", False) if expected else ("ERROR", True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -40,7 +41,7 @@ def store(root: Path) -> Iterator[FileResumables]:
     yield store
     while _held:
         _held.pop().release()
-    store.dispose()
+    store.disk.dispose()
 
 
 _held: list[HeldUpload] = []
@@ -98,7 +99,7 @@ def test_one_holds_it_at_a_time(root: Path, store: FileResumables) -> None:
     second.release()
     second.release()
     held(store).release()
-    other.dispose()
+    other.disk.dispose()
 
 
 def test_a_killed_process_holds_nothing(root: Path, store: FileResumables) -> None:
@@ -303,6 +304,38 @@ def test_a_record_that_cannot_be_read(store: FileResumables, root: Path) -> None
         store.hold(ID)
 
 
+def test_what_cannot_be_opened_has_not_gone(store: FileResumables, root: Path) -> None:
+    """Its client would begin anew, and a final upload be given up for a part that is there."""
+    made(store, b"abc", partial=True)
+    file = root / ".resumable" / ID
+    aside = file.rename(root / "aside")
+    file.symlink_to(file.name)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for work in (store.hold, store.whole):
+        with pytest.raises(StoreError) as caught:
+            work(ID)
+        assert type(caught.value) is StoreError
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    aside.replace(file)
+    assert (held(store).offset, store.whole(ID)) == (3, 3)
+
+
+def test_a_lock_that_cannot_be_had(store: FileResumables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file system without room for locks: the store's failure, and the file is closed."""
+    made(store, b"abc")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fail)
+        with pytest.raises(StoreError, match="could not be opened"):
+            store.hold(ID)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert held(store).offset == 3
+
+
 @pytest.mark.parametrize("limit", [0, 600, 5000])
 def test_a_full_disk_keeps_what_it_took(root: Path, limit: int) -> None:
     """StoreFull; nothing is left of one that could not be made, and the others are as long as the disk had room."""
@@ -330,7 +363,7 @@ def test_a_full_disk_keeps_what_it_took(root: Path, limit: int) -> None:
         assert (root / ".resumable" / ID).stat().st_size == limit
     else:
         assert hidden(root) == set()
-    store.dispose()
+    store.disk.dispose()
 
 
 def test_a_file_system_without_space(tmp_path: Path) -> None:
@@ -354,7 +387,7 @@ def test_a_file_system_without_space(tmp_path: Path) -> None:
         upload.release()
         assert (mount / "a").read_bytes() == b"x" * 50_000
     finally:
-        store.dispose()
+        store.disk.dispose()
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
@@ -367,7 +400,7 @@ def test_what_is_not_synced_is_not_waited_for(root: Path) -> None:
     upload.finish("a.txt")
     upload.release()
     assert shown(root) == {"a.txt": b"abc"}
-    store.dispose()
+    store.disk.dispose()
 
 
 def test_a_long_one_is_synced_while_it_grows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +414,7 @@ def test_a_long_one_is_synced_while_it_grows(root: Path, monkeypatch: pytest.Mon
     assert upload._file._behind[0] >= 2**20  # type: ignore[attr-defined]
     assert upload.sync() == 40 * 2**18
     upload.release()
-    store.dispose()
+    store.disk.dispose()
 
 
 def test_a_disk_that_fails_takes_nothing_for_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,4 +433,4 @@ def test_a_disk_that_fails_takes_nothing_for_written(root: Path, monkeypatch: py
         upload.sync()
     assert upload.offset == 3
     upload.release()
-    store.dispose()
+    store.disk.dispose()

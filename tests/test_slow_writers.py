@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from streaming.slowness import Slowest, Waits
+from tests.certificates import self_signed
 from tests.harness import LiveServer, RawClient, eventually
 
 JSON = "Content-Type: application/json\r\n"
@@ -182,13 +181,7 @@ def test_a_later_head_is_told_too(strict: LiveServer) -> None:
 @pytest.mark.slow
 def test_a_handshake_has_a_deadline(tmp_path: Path, sample_database: str) -> None:
     """Silent and dripping clients of a server with TLS are ended; others are served."""
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("openssl is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    made = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 {subject}"
-    command = [openssl, *made.split(), "-keyout", key, "-out", certificate]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    key, certificate = self_signed(tmp_path)
     arguments = f"--keyfile {key} --certfile {certificate}"
     env = {"GUNICORN_CMD_ARGS": arguments, "DATABASE_URL": sample_database, "HEADERS_S": 1}
     trusted = ssl.create_default_context(cafile=str(certificate))

@@ -13,8 +13,8 @@ import pytest
 
 from tests.clients import RawClient
 from tests.survive import chats
-from tests.survive.__main__ import survive
 from tests.survive.caller import Caller, Finding
+from tests.survive.episodes import Asked, survive
 from tests.survive.proxy import Fate, FaultProxy
 from tests.survive.stage import STORES, available
 from tests.survive.streams import text
@@ -34,8 +34,9 @@ def test_nothing_is_lost_or_doubled(stores: str) -> None:
     if not available(stores):
         pytest.skip("there is no Redis or no PostgreSQL for this machine")
     seed = int(os.environ.get("SURVIVE_SEED", SEED)) or random.randrange(1, 10**6)
-    told = survive(seed, 1000, SECONDS, [stores])
+    told = survive(stores, Asked(seed, 1000, time.monotonic() + SECONDS))
     assert told.episodes
+    assert not told.findings
 
 
 def serve(body: bytes, status: int = 200) -> tuple[socket.socket, int]:

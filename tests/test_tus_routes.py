@@ -144,6 +144,19 @@ def test_an_upload_that_is_not_there(server: LiveServer) -> None:
         assert patch(server, f"/api/uploads/{id}", 0, b"x").status == 404
 
 
+def test_an_upload_that_cannot_be_opened(server: LiveServer) -> None:
+    """503, to come again, and not 404, after which a client begins anew; then it is there as it was."""
+    url = create(server, 6)
+    patch(server, url, 0, b"abc")
+    file = server.files / "uploads" / ".resumable" / url.rpartition("/")[2]
+    aside = file.rename(server.files / "aside")
+    file.symlink_to(file.name)
+    for answer in (ask(server, "HEAD", url), patch(server, url, 3, b"def")):
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+    aside.replace(file)
+    assert offset(server, url) == 3
+
+
 def test_an_empty_file(server: LiveServer, name: str) -> None:
     """Upload-Length: 0 is complete at once."""
     url = create(server, 0, named(name))

@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+from flask.testing import FlaskClient
 
+from settings import Settings
 from tests.harness import Answer, LiveServer, RawClient, eventually, parse_events
 
 Headers = list[tuple[str, str]]
@@ -222,3 +224,12 @@ def test_fifty_slow_writers_need_no_memory(live_server: Callable[..., LiveServer
     assert grown < 16 * 2**20
     sizes = [(server.files / "uploads" / f"slow-{number}").stat().st_size for number in range(50)]
     assert sizes == [1_000_000] * 50
+
+
+def test_a_store_that_fails(client: FlaskClient, settings: Settings) -> None:
+    """A 503 as of every other store, and those who watch are told its sentence."""
+    (settings.FILES_DIR / "uploads").rename(settings.FILES_DIR / "elsewhere")
+    answer = client.post("/api/upload-progress?id=x", data=b"content")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    told = parse_events(client.get("/api/upload-progress/x").data)[-1]
+    assert (told.type, json.loads(told.data)) == ("failed", {"error": answer.json["detail"]})

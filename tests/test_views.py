@@ -746,11 +746,18 @@ def test_a_worker_that_drains_is_not_ready(client: FlaskClient, monkeypatch: pyt
 def test_beyond_max_streams_there_is_a_503(make_client: Callable[..., FlaskClient]) -> None:
     """New streams are refused with Retry-After; short requests always find a place."""
     client = make_client(MAX_STREAMS=1)
+    assert client.put("/v1/stream/followed", content_type="text/plain").status_code == 201
+    (client.application.extensions["settings"].FILES_DIR / "file.txt").write_bytes(b"content")
     with client.get("/api/events?follow=1") as first:
         next(first.iter_encoded())
-        response = client.get("/api/stream?interval=0")
-        assert response.headers["Retry-After"]
-        problem(response, 503)
+        for path in (
+            "/api/stream?interval=0",
+            "/v1/stream/followed?live=long-poll&offset=-1",
+            "/api/download/file.txt",
+        ):
+            response = client.get(path)
+            assert response.headers["Retry-After"] == "5"
+            assert "as many open streams as it takes" in problem(response, 503)["detail"]
         assert publish(client, {"n": 1})
         assert client.get("/healthz").json == {"status": "ok", "streams": 1, "protocol": "HTTP/1.1"}
     with client.get("/api/stream?interval=0&chunks=1") as response:

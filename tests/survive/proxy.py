@@ -22,7 +22,9 @@ import time
 from dataclasses import dataclass
 
 FATES = ("fin", "reset", "silence", "stall", "trickle")
+# A window below the loopback's segments is 50 KiB/s: so much for a while, not for all that comes after it.
 _WINDOW_BYTES = 4096
+_WIDE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,12 @@ class _Joint:
                 self._wait()
             case "trickle":
                 self._trickles_until = now + self._fate.seconds
-                for each in self._both:
-                    each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW_BYTES)
+                self._open_window(_WINDOW_BYTES)
+
+    def _open_window(self, size: int) -> None:
+        for each in self._both:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)  # it stays narrow otherwise
 
     def _end(self) -> None:
         self._cut = True
@@ -178,6 +184,9 @@ class _Joint:
             target.sendall(view[:200])
             view = view[200:]
             time.sleep(0.002)
+        if self._trickles_until and time.monotonic() > self._trickles_until:
+            self._trickles_until = 0.0
+            self._open_window(_WIDE_BYTES)
         target.sendall(view)
 
 
