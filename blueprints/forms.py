@@ -75,8 +75,6 @@ def chat() -> Response:
     form = _fields()
     said, text = form.get("said", []), form.get("message", [""])[0].strip()
     id = form.get("id", [""])[0]
-    if not text or len(text) > MESSAGE_CHARS:
-        raise BadRequest(f"A message has 1 to {MESSAGE_CHARS} characters.", parameter="message")
     if not _CHAT_ID.fullmatch(id) or len(said) % 2:
         raise BadRequest("The form has lost its chat: begin a new one.", parameter="id")
     answer = Answer()
@@ -92,6 +90,8 @@ def chat() -> Response:
 
 def _asked(id: str, said: list[str]) -> tuple[str, Begun]:
     """Ask the model for what follows ``said``, person and model in turn. Raises what the API of chat does."""
+    if not said[-1] or len(said[-1]) > MESSAGE_CHARS:
+        raise BadRequest(f"A message has 1 to {MESSAGE_CHARS} characters.", parameter="message")
     settings: Settings = current_app.extensions["settings"]
     models: Models = current_app.extensions["models"]
     asked = [

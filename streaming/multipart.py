@@ -101,7 +101,7 @@ class FormFile:
             raise BadRequest(f"The form cannot be read: {error}") from error
 
     def _undecided_at(self, data: bytes) -> int:
-        """Return where a boundary may begin whose line is not whole yet, with the line end before it, or the length.
+        """Return where a boundary may begin whose line is not there whole, with the line end before it; or the length.
 
         Werkzeug 3.1 takes a part of such a line for content: a file whose form was cut between the two hyphens after
         the last boundary got a CR too many. Without its line end a boundary that follows the headers at once is none.

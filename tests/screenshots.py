@@ -232,6 +232,9 @@ PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "export-refused": ("/export", refuse_condition),
     "transform-wrong": ("/transform?to=ndjson-to-csv", type_wrong),
     "transform-plain": ("/transform", lambda page: submit(page, "transform", text="Der Fluß <versiegt> nie.\n" * 9)),
+    "chat-plain-refused": ("/chat", lambda page: submit(page, "chat", prompt=" " * 9)),
+    "transform-plain-refused": ("/transform", lambda page: submit(page, "transform", text="")),
+    "events-plain-refused": ("/events", lambda page: submit(page, "publish", message=" ")),
     "refused": ("/nothing-of-this-name", look),
     "login": ("/login", look),
 }

@@ -264,6 +264,19 @@ def test_a_model_that_refuses_is_a_status_and_a_page(forms: LiveServer, upstream
     assert read.text("textarea prompt") == ["Are you there?"]
 
 
+def test_a_message_that_is_too_long_is_still_there(client: FlaskClient) -> None:
+    """To be made shorter: the conversation goes on, and the form has what was typed again. An empty one is no turn."""
+    fields = {"id": "a", "said": ["One?", "1."], "message": "x" * 20_001}
+    with client.post("/chat", data=fields, headers=BROWSER) as answer:
+        assert answer.status_code == 400
+        read = Read(answer.text)
+    assert read.text("p alert") == ["A message has 1 to 20000 characters."]
+    assert read.text("textarea prompt") == ["x" * 20_001]
+    assert read.fields == [("id", "a"), ("said", "One?"), ("said", "1.")]
+    with client.post("/chat", data={**fields, "message": " "}, headers=BROWSER) as answer:
+        assert Read(answer.text).text("article user") == ["One?"]
+
+
 @pytest.mark.parametrize(("status", "told"), [(500, 502), (429, 429)])
 def test_a_model_that_refuses_is_a_problem_for_a_program(
     forms: LiveServer, upstream: FakeOpenAI, status: int, told: int

@@ -14,6 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import prepare
+from blueprints import pages
+from blueprints.pages import DOCUMENTS
 from settings import ROOT, Settings
 from streaming import markup
 from streaming.assets import Assets
@@ -138,16 +140,44 @@ def test_the_longest_document_is_rendered_before_there_are_workers(settings: Set
     assert (rendered, markup._rendered.cache_info().misses) == (1, 1)
 
 
-def test_every_link_within_the_docs_leads_somewhere(client: FlaskClient) -> None:
-    """No link of a document's page to a document or a heading is dead."""
-    pages = {path: client.get(path) for path in ("/docs", "/docs/protocols", "/docs/operations", "/docs/design")}
-    for path, page in pages.items():
-        assert page.status_code == 200
-        for href in re.findall(r'href="(/docs[^"]*|#[^"]*)"', page.get_data(as_text=True)):
-            to, _, id = href.partition("#")
-            shown = client.get(to or path).get_data(as_text=True)
-            assert not id or f'id="{id}"' in shown, f"{path}: {href}"
+def address(name: str) -> str:
+    return "/docs" if name == "http" else f"/docs/{name}"
+
+
+def test_every_document_is_a_page(client: FlaskClient) -> None:
+    """All that docs/ holds, each with its own title and with links to the others; and nothing else is one."""
+    names = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert names == set(DOCUMENTS)
+    for name in names:
+        title = (ROOT / "docs" / f"{name}.md").read_text().splitlines()[0].removeprefix("# ")
+        with client.get(address(name)) as answer:
+            assert (answer.status_code, answer.text.count(f"<h1>{title}</h1>")) == (200, 1), name
+            assert all(f'href="{address(other)}"' in answer.text for other in names)
     assert client.get("/docs/nothing").status_code == 404
+
+
+def test_what_is_no_document_is_not_shown(client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is such a file: only what is listed is a page, and only plain names are pictures."""
+    (tmp_path / "docs" / "plots").mkdir(parents=True)
+    for name in ("docs/design.md", "docs/secret.md", "docs/plots/chats.svg", "docs/plots/No.svg", "docs/no.svg"):
+        (tmp_path / name).write_text("# x")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    statuses = {
+        "/docs/design": 200, "/docs/secret": 404, "/docs/plots/chats.svg": 200, "/docs/plots/No.svg": 404,
+        "/docs/plots/..%2fno.svg": 404, "/docs/plots/../no.svg": 404, "/docs/plots/%2e%2e/no.svg": 404,
+    }  # fmt: skip
+    assert {path: client.get(path).status_code for path in statuses} == statuses
+
+
+def test_every_link_within_the_docs_leads_somewhere(client: FlaskClient) -> None:
+    """No link of a document's page to a document or a heading is dead, and no picture is missing."""
+    shown = {path: client.get(path).text for path in map(address, DOCUMENTS)}
+    links = {(path, href) for path in shown for href in re.findall(r'href="(/docs[^"]*|#[^"]*)"', shown[path])}
+    for path, href in links:
+        to, _, id = href.partition("#")
+        assert not id or f'id="{id}"' in shown[to or path], f"{path}: {href}"
+        assert (to or path) in shown, f"{path}: {href}"
+    assert any(href.startswith("/docs/") and "#" in href for _, href in links)
 
 
 # The list of streams
@@ -219,13 +249,13 @@ def test_the_page_of_streams_shows_one_without_a_script(client: FlaskClient) -> 
 
 
 def test_pictures_of_documents_are_served_beside_them(client: FlaskClient) -> None:
-    """What docs/performance.md shows is there for its page too; nothing else of the disk is, and nothing runs in it."""
-    pictures = sorted((ROOT / "docs" / "plots").glob("*.svg"))
-    for each in pictures:
-        answer = client.get(f"/docs/plots/{each.name}")
-        assert answer.data == each.read_bytes()
-        assert answer.content_type == "image/svg+xml"
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline';")
-        assert answer.headers["Cache-Control"] == "no-cache"
-    for name in ("nothing.svg", "..%2fimages%2fx.svg", "Makefile.svg", "nothing.png"):
-        assert client.get(f"/docs/plots/{name}").status_code == 404
+    """What docs/performance.md shows is there for its page too, as it is in docs/, and nothing runs in it."""
+    sources = set(re.findall(r'<img src="([^"]+)"', client.get("/docs/performance").text))
+    assert sources == {f"plots/{path.name}" for path in (ROOT / "docs" / "plots").glob("*.svg")} != set()
+    for source in sources:
+        with client.get(f"/docs/{source}") as answer:
+            assert answer.data == (ROOT / "docs" / source).read_bytes()
+            assert answer.content_type == "image/svg+xml"
+            policy = answer.headers["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
+            assert answer.headers["Cache-Control"] == "no-cache"

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from tests.browser import PAGES
-from tests.harness import eventually
+from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+FORMS = [("/chat", "chat", "prompt"), ("/transform", "transform", "text")]
+SAID = {
+    "chat": "A message has 1 to",
+    "transform": "There is nothing to transform",
+    "publish": "There is nothing to publish",
+}
 ASSETS_BYTES = 60 * 1024
 FIRST_PAINT_MS = 1000  # ten times what it is to be
 MEASURE = """() => ({
@@ -45,7 +51,7 @@ def test_every_page(page: Any, axe: str, path: str) -> None:
     nothing_serious(page, axe)
 
 
-@pytest.mark.parametrize(("path", "form", "field"), [("/chat", "chat", "prompt"), ("/transform", "transform", "text")])
+@pytest.mark.parametrize(("path", "form", "field"), FORMS)
 def test_every_page_that_a_form_gets(page: Any, axe: str, path: str, form: str, field: str) -> None:
     """The same of what a form is answered with: axe finds nothing serious, and it fits 320 pixels."""
     page.goto(path)
@@ -54,6 +60,25 @@ def test_every_page_that_a_form_gets(page: Any, axe: str, path: str, form: str, 
         page.evaluate(f"document.getElementById('{form}').submit()")  # as a browser without scripts does
     expect(page.locator("main")).to_contain_text("DONAU" if form == "transform" else "It reads")
     nothing_serious(page, axe)
+
+
+@pytest.mark.parametrize(("path", "form", "field"), [*FORMS, ("/events", "publish", "message")])
+def test_every_page_that_refuses_a_form(
+    browser: Any, server: LiveServer, axe: str, path: str, form: str, field: str
+) -> None:
+    """The same of a form that nothing was written into: the page says so, and axe finds nothing serious."""
+    context = browser.new_context(base_url=server.url)  # not ``page``: a browser says of each refusal that it is one
+    try:
+        page = context.new_page()
+        page.goto(path)
+        page.fill(f"#{field}", " " * 20 if form != "transform" else "")
+        with page.expect_navigation() as answered:
+            page.evaluate(f"document.getElementById('{form}').submit()")
+        assert answered.value.status == 400
+        expect(page.locator("main")).to_contain_text(SAID[form])
+        nothing_serious(page, axe)
+    finally:
+        context.close()
 
 
 def nothing_serious(page: Any, axe: str) -> None:

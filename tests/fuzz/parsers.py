@@ -65,6 +65,7 @@ from streaming.errors import BadRequest, Problem, StreamFailed, TooLarge
 from streaming.multipart import FormFile
 from streaming.pipeline import TRANSFORMS, Limits, Pipeline
 from streaming.signed_tokens import SignedTokens
+from streaming.slowness import Slowest
 from tests import pieces
 from tests.clients import parse_events
 
@@ -171,9 +172,7 @@ def _fields(data: bytes) -> None:
     """A form as browsers send it without files: no value has a CRLF, and all of it is text."""
     form = "application/x-www-form-urlencoded"
     environ = {"CONTENT_TYPE": form, "wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data))}
-    app = _flask()
-    app.extensions["settings"] = Settings()
-    with app.test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
+    with _flask().test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
         for name, values in forms_blueprint._fields().items():
             assert not any("\r\n" in value for value in values), values
             "".join((name, *values)).encode()
@@ -192,9 +191,7 @@ def _chunk(data: bytes) -> None:
 
 def _login(data: bytes) -> None:
     environ = {"CONTENT_TYPE": "application/json", "wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data))}
-    app = _flask()
-    app.extensions["settings"] = Settings()
-    with app.test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
+    with _flask().test_request_context(method="POST", environ_overrides=environ), contextlib.suppress(Problem):
         access_blueprint._token()
 
 
@@ -260,7 +257,9 @@ def _tables() -> SQLiteTables:
 
 @functools.cache
 def _flask() -> flask.Flask:
-    return flask.Flask("fuzz")
+    app = flask.Flask("fuzz")
+    app.extensions |= {"settings": Settings(), "slowest": Slowest.of(Settings())}
+    return app
 
 
 def _quoted(query: bytes) -> str:
