@@ -16,7 +16,12 @@ HUGE_BYTES = 2**21
 
 def settle(size: int) -> None:
     """Return when all that was written is on the disk, and ``size`` bytes of memory were taken and given back."""
-    os.sync()  # Linux returns when it has been done
+    os.sync()  # Linux returns when it has been done, by whomever it was written
+    take(size)
+
+
+def take(size: int) -> None:
+    """Take so much memory, and give it back."""
     with mmap.mmap(-1, -(-size // HUGE_BYTES) * HUGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)  # what is free in large pieces can be had in small ones, too
         memory[:: mmap.PAGESIZE] = bytes(len(memory) // mmap.PAGESIZE)

@@ -23,7 +23,7 @@ from bench.report import NotMeasured, Report
 from tests.browser import ARGS, CHROMIUM, PAGES
 from tests.harness import LiveServer, eventually
 
-ROUNDS = 10
+ROUNDS = 5
 FLOOR = "/line"
 ASKED_KIB = 60
 _PAINT = "performance.getEntriesByName('first-paint')[0]?.startTime"
