@@ -23,7 +23,6 @@ import time
 from typing import Any
 
 import gevent
-from gevent.hub import Waiter
 
 from stores.base import Batch
 from stores.errors import StoreBusy, StreamClosed
@@ -31,6 +30,7 @@ from streaming.accounts import tally
 from streaming.framings import Framing, Shareable, is_shareable
 from streaming.links import links
 from streaming.pace import Pace
+from streaming.parked import Parked, heartbeat
 from streaming.readers import BUSY_S, READ_BYTES, Follow
 from streaming.wire import Link
 
@@ -43,61 +43,6 @@ _AT_ONCE = 64
 
 # All whose key is the same are written the same bytes.
 Key = tuple[int, str, str, object]
-
-
-class Parked:
-    """A connection that stands at a tail, written to by others while it ``wait``s.
-
-    ``until``: when its reader ends by itself (time.monotonic). ``after``: so far goes what was written to it, with
-    ``unwritten``, of which nothing was.
-    """
-
-    __slots__ = (
-        "_framing",
-        "_link",
-        "_source",
-        "_tail",
-        "_waiter",
-        "after",
-        "counted",
-        "events",
-        "fd",
-        "turn",
-        "until",
-        "unwritten",
-    )
-
-    def __init__(self, tail: Tail, link: Link, source: Follow, framing: Shareable) -> None:
-        self._tail = tail
-        self._link = link
-        self._source = source
-        self._framing = framing
-        self.fd = link.socket.fileno()
-        self.until = source.ends_at
-        self.turn = self.counted = self.events = 0
-        self.after = ""
-        self.unwritten: bytes | memoryview = b""
-        self._waiter: Waiter[None] = Waiter()
-
-    def wait(self) -> None:
-        """Wait for as long as others can write; afterwards the reader stands after what was written.
-
-        The next heartbeat of its framing says so, too. Raises Interrupted.
-        """
-        try:
-            self._link.park(self._waiter.get, probe=self._beat)
-        finally:
-            written = self._tail.leave(self)
-            self._source.skip(self.after)
-            self._framing.passed(self.after)
-            self._link.beside_events += self.events
-            self._link.complete(self.unwritten, written)
-
-    def wake(self) -> None:
-        gevent.get_hub().loop.run_callback(self._waiter.switch, None)
-
-    def _beat(self) -> bytes | None:
-        return self._tail.beat(self, self._framing)
 
 
 class Tail:
@@ -243,12 +188,6 @@ class Tail:
         parked.after = self._after
         parked.unwritten = memoryview(chunk)[sent:]  # one chunk for all, however many are slow
         parked.wake()
-
-
-def heartbeat(framing: Shareable, after: str) -> bytes:
-    """The framing's heartbeat for one who stands after ``after``."""
-    framing.passed(after)
-    return framing.idle()
 
 
 _tails: dict[Key, Tail] = {}

@@ -21,8 +21,6 @@ from streaming.openapi import (
     Described,
     answer,
     body,
-    choice,
-    conditions,
     flag,
     header,
     integer,
@@ -35,36 +33,17 @@ from streaming.openapi import (
 )
 from streaming.openapi_access import SCHEMES, guarded, routes
 from streaming.openapi_pages import CHAT_ERRORS, TOPIC, forms, pages
+from streaming.openapi_transfers import LAST_EVENT, ROWS, exports, files, resumables
 
-_ID = text("[A-Za-z0-9_-]{1,64}")
 _COUNT = integer(1, 100_000, 10)
 _DURABLE = query("durable", flag(), "Run it into a log, under the URL in Location.")
-_LAST = header("Last-Event-ID", text(), "Go on after that event; wins over `after`.")
 _MESSAGES = {
     "type": "object",
     "required": ["messages"],
     "properties": {"messages": {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "object"}}},
 }
-_ROWS = (
-    query("columns", text(), "Which, in which order, comma-separated."),
-    query("after", text(), "Only rows behind that key."),
-    query("limit", integer(0, 1_000_000_000), "At most that many rows."),
-    query("order", choice("asc", "desc"), "By the key, or against it."),
-    conditions(),
-)
-_RANGE = (
-    header("Range", text(), "RFC 9110, 14.2."),
-    header("If-Range", text(), "RFC 9110, 13.1.5."),
-    header("If-None-Match", text(), "RFC 9110, 13.1.2."),
-)
-_FILE = {
-    200: answer("The whole.", ANY),
-    206: answer("The ranges asked for.", ANY),
-    304: answer("As it was."),
-}
 _CHAT_TYPES = (TEXT, EVENTS)
 _PROTOCOL = query("protocol", {"type": "string", "enum": ["text", "data", "ui", "openai"]}, "The form of the answer.")
-_BODY_ERRORS = (400, 408, 409, 413, 415, 503, 507)
 _STREAM_PATH = path("path", text(longest=512))
 _STANDING = answer("How it stands, in Stream-Next-Offset and Stream-Closed.")
 
@@ -84,7 +63,7 @@ def _generated() -> Described:
         query("fail_after", integer(0, 100_000), "The source fails after that many items."),
         query("table", text(), "Items are its rows."),
     ]
-    rows = [query("table", text(default="users"), "One of EXPORT_TABLES."), *_ROWS, _DURABLE]
+    rows = [query("table", text(default="users"), "One of EXPORT_TABLES."), *ROWS, _DURABLE]
     kinds = query("to", text(), "Up to 8 transforms, comma-separated; `upper` without it.")
     transformed = operation(
         "A body back, transformed while it is still arriving.", {200: answer("In the type of the last transform.", ANY)},
@@ -93,8 +72,8 @@ def _generated() -> Described:
     return {
         "/api/stream": {"get": operation("Lines, one each interval.", {200: answer("`Chunk 0`, …", TEXT)}, (400, 503), [*chunks, after, _DURABLE])},
         "/api/stream-json": {"get": operation("Every row of a table.", {200: answer("An object a line.", NDJSON)}, (400, 404, 503), rows)},
-        "/api/sse": {"get": operation("Ticks.", {200: answer("Events.", EVENTS), 204: answer("That was the last.")}, (400, 503), [*ticks, _LAST])},
-        "/api/stream-safe": {"get": operation("A stream whose failure is its last line.", {200: answer("An object a line.", NDJSON)}, (400, 404, 503), [*ticks, *safe, *_ROWS[:1], *_ROWS[2:], _DURABLE])},
+        "/api/sse": {"get": operation("Ticks.", {200: answer("Events.", EVENTS), 204: answer("That was the last.")}, (400, 503), [*ticks, LAST_EVENT])},
+        "/api/stream-safe": {"get": operation("A stream whose failure is its last line.", {200: answer("An object a line.", NDJSON)}, (400, 404, 503), [*ticks, *safe, *ROWS[:1], *ROWS[2:], _DURABLE])},
         "/api/transform": {"post": transformed},
     }  # fmt: skip
 
@@ -106,7 +85,7 @@ def _events() -> Described:
         query("poll", flag(), "One answer, as soon as there is something."),
         query("after", text(), "Go on after that id."),
         query("since", text(), "An id, a time or a duration."),
-        _LAST,
+        LAST_EVENT,
     ]
     told = {200: answer("The events.", EVENTS, NDJSON, JSON), 204: answer("There will be no more.")}
     key = header("Idempotency-Key", text("[!-~]{1,255}"), "Published once, however often it is sent.")
@@ -135,75 +114,11 @@ def _chat() -> Described:
             "post": operation("Ask a model.", {200: answer("The answer, as it is made.", *_CHAT_TYPES)}, CHAT_ERRORS, [_PROTOCOL, form, _DURABLE], body(JSON, schema=_MESSAGES), (TEXT, PROBLEM)),
             "get": operation("The answer of a chat, for AI SDK 4.", {200: answer("The answer; empty when there is none.", *_CHAT_TYPES)}, (400, 404, 503), [query("chatId", text(), "The chat's id.", required=True), _PROTOCOL], refused_in=(TEXT, PROBLEM)),
         },
-        "/api/chat/{id}/stream": {"get": operation("The answer of a chat.", read, (400, 404, 503), [chat_id, _PROTOCOL, query("running", flag(), "Only one that is still made."), _LAST], refused_in=(TEXT, PROBLEM))},
+        "/api/chat/{id}/stream": {"get": operation("The answer of a chat.", read, (400, 404, 503), [chat_id, _PROTOCOL, query("running", flag(), "Only one that is still made."), LAST_EVENT], refused_in=(TEXT, PROBLEM))},
         "/api/chat/{id}/stop": {"post": operation("End an answer where it is.", {200: answer("How it ended.", JSON, schema=stopped)}, (400, 404, 503), [chat_id], refused_in=(TEXT, PROBLEM))},
         "/v1/chat/completions": {"post": operation("The same as OpenAI's.", {200: whole}, CHAT_ERRORS, (), body(JSON, schema=_MESSAGES), (JSON, PROBLEM))},
         "/v1/models": {"get": operation("The models.", {200: models}, (400, 503), refused_in=(JSON, PROBLEM))},
         "/v1/models/{model}": {"get": operation("One model.", {200: answer("It.", JSON, schema=record(id="string", object="string"))}, (400, 404), [path("model", text())], refused_in=(JSON, PROBLEM))},
-    }  # fmt: skip
-
-
-def _files() -> Described:
-    files = record(files="array", after="string?")
-    page = [query("after", text(longest=4096), "Behind that name."), query("limit", integer(1, 1000, 100), "At most.")]
-    posted = answer("Stored.", JSON, schema=record(id="string", received="integer", url="string"))
-    name, exists = (
-        query("filename", text(), "What it will be called."),
-        query("exists", choice("rename", "refuse"), "Where there is one of that name."),
-    )
-    file = body(OCTETS, "multipart/form-data")
-    progress = {200: answer("`progress`, at last `complete` or `failed`.", EVENTS), 204: answer("It has ended.")}
-    return {
-        "/api/files": {"get": operation("What can be downloaded.", {200: answer("A page of it.", JSON, schema=files)}, (400,), page)},
-        "/api/download/{filename}": {"get": operation("A file as an attachment.", _FILE, (400, 404, 412, 416), [path("filename", text()), *_RANGE])},
-        "/api/video/{id}": {"get": operation("A film.", _FILE, (400, 404, 412, 416), [path("id", _ID), query("download", flag(), "As an attachment."), *_RANGE])},
-        "/api/video": {"post": operation("Store a film.", {201: posted}, _BODY_ERRORS, [query("id", _ID, "What it will be called.")], body("video/mp4", OCTETS))},
-        "/api/upload-progress": {"post": operation("Store a file.", {201: posted}, _BODY_ERRORS, [name, exists, query("id", _ID, "Under which progress is told.")], file)},
-        "/api/upload-progress/{id}": {"get": operation("The progress of an upload.", progress, (400, 404, 503), [path("id", _ID), query("after", text(), "Go on after that id."), _LAST])},
-    }  # fmt: skip
-
-
-def _resumables() -> Described:
-    errors = (400, 403, 404, 405, 408, 409, 410, 412, 413, 415, 422, 423, 460, 503, 507)
-    version = header("Tus-Resumable", {"type": "string", "const": "1.0.0"}, "tus 1.0; without it, the IETF's draft.")
-    at = header("Upload-Offset", integer(0, 2**53 - 1), "Where the body begins.")
-    length = header("Upload-Length", integer(0, 2**53 - 1), "How many bytes it will have.")
-    piece = body("application/offset+octet-stream", "application/partial-upload", OCTETS, required=False)
-    one, told = (
-        [path("id", text()), version],
-        {200: answer("Done."), 204: answer("Where it stands, in Upload-Offset.")},
-    )
-    made = {201: answer("Its URL is in Location."), 200: answer("Stored whole.")}
-    return {
-        "/api/uploads": {"post": operation("Make a resumable upload.", made, errors, [version, length], piece)},
-        "/api/uploads/{id}": {
-            "head": operation("Where it stands.", told, errors, one),
-            "get": operation("As HEAD.", told, errors, one),
-            "patch": operation("Append at an offset.", told, errors, [*one, at], piece),
-            "delete": operation("Forget it.", told, errors, one),
-            "post": operation("Another method, by X-HTTP-Method-Override.", told, errors, one, piece),
-        },
-    }
-
-
-def _exports() -> Described:
-    formats = query(
-        "format", choice("csv", "ndjson", "json", "json-seq", "arrow"), "Else by the file's ending, or Accept."
-    )
-    asked = [
-        *_ROWS,
-        formats,
-        query("excel", flag(), "CSV for spreadsheets."),
-        query("length", {"type": "string", "const": "exact"}, "With Content-Length, and ranges."),
-        query("filename", text(longest=200), "What the file is called."),
-        query("id", _ID, "Of the receipt."),
-        *_RANGE,
-    ]
-    errors = (400, 404, 406, 409, 412, 416, 503)
-    done = _FILE | {204: answer("This receipt's events have ended.")}
-    return {
-        "/api/export": {"get": operation("A table as a file; without parameters, what there is.", _FILE, errors, [query("table", text(), "One of EXPORT_TABLES."), *asked])},
-        "/api/export/{name}": {"get": operation("A table as a file, its schema, or a receipt.", done, errors, [path("name", text()), *asked])},
     }  # fmt: skip
 
 
@@ -218,7 +133,7 @@ def _streams() -> Described:
         query("offset", text(), "After which to read."),
         query("live", {"type": "string", "enum": ["long-poll", "sse"]}, "Wait for what comes."),
         query("cursor", text(), "The last Stream-Cursor."),
-        _LAST,
+        LAST_EVENT,
     ]
     content = body(JSON, OCTETS, "text/plain", required=False)
     read = {200: answer("What follows.", ANY), 204: answer("Nothing came."), 304: answer("As it was.")}
@@ -264,7 +179,7 @@ def _merged(parts: Iterable[Described]) -> Described:
 
 def description() -> Described:
     """Return the whole description."""
-    parts = (_generated, _events, _chat, _files, _resumables, _exports, _streams, _server, pages, forms, routes)
+    parts = (_generated, _events, _chat, files, resumables, exports, _streams, _server, pages, forms, routes)
     return {
         "openapi": "3.1.1",
         "info": {"title": "Perennial", "version": "1", "description": "A streaming server; the contract is at /docs."},

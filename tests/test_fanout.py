@@ -26,7 +26,7 @@ from gevent import socket
 from stores.base import START, Batch, Config
 from stores.errors import StoreBusy
 from stores.memory import MemoryLog
-from streaming import durable_reads, fanout, readers, response
+from streaming import durable_reads, fanout, pump, readers, response
 from streaming.durable import place
 from streaming.durable_framings import DurableSSE
 from streaming.event_lines import Lines
@@ -132,7 +132,7 @@ def pair(buffer_bytes: int = 0) -> Iterator[tuple[dict[str, Any], socket.socket]
 def serve(environ: dict[str, Any], source: Follow, framing: Framing, heartbeat_s: float) -> None:
     """Write the response as gunicorn does, chunk by chunk; a failure closes the connection."""
     server = environ["gunicorn.socket"]
-    frames = response.Body(response.pump(source, framing, environ, heartbeat_s), source)
+    frames = response.Body(pump.pump(source, framing, environ, heartbeat_s), source)
     with contextlib.suppress(OSError), contextlib.closing(frames):
         for frame in filter(None, frames):
             server.sendall(b"%X\r\n%b\r\n" % (len(frame), frame))
@@ -533,7 +533,7 @@ def test_the_bytes_are_those_of_the_generator(framing: Callable[[], Framing]) ->
         body = Body()
         received = body.feed(available(client))
     assert body.ended
-    assert received == b"".join(response.pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
+    assert received == b"".join(pump.pump(Follow(log, PATH, START), framing(), {}, FOREVER_S))
 
 
 def test_a_deleted_stream_ends_for_those_who_are_parked() -> None:

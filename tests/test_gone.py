@@ -15,7 +15,7 @@ from gevent import socket
 from streaming.events import Event, Source
 from streaming.framings import SSE
 from streaming.links import links
-from streaming.response import pump
+from streaming.pump import pump
 from streaming.wire import DUPLEX, END, Interrupted, Link
 
 IDLE_S = 5.0

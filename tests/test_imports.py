@@ -49,6 +49,7 @@ PURE = {
         "openapi_routes",
         "openapi_access",
         "openapi_pages",
+        "openapi_transfers",
     )
 }
 # What stores promise: all that the others may know of them.

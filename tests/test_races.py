@@ -1,4 +1,4 @@
-"""Who wins the race: one test for each row of the table in streaming/response.py, on a real server.
+"""Who wins the race: one test for each row of the table in streaming/pump.py, on a real server.
 
 The server of this module sends no heartbeat (HEARTBEAT_S is an hour): whatever it notices, it notices without a write.
 """
@@ -24,7 +24,7 @@ from streaming.errors import StreamFailed
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Framing, Text
 from streaming.leases import LEASE_S, RENEW_S
-from streaming.response import pump
+from streaming.pump import pump
 from tests.harness import EventStream, LiveServer, RawClient, eventually, parse_events
 
 BULK = "/api/stream?chunks=100000&interval=0"  # 1.2 MB

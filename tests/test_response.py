@@ -17,7 +17,8 @@ from streaming.errors import BadRequest, ClientLeft, Problem, StreamFailed, Unav
 from streaming.events import Event, Source
 from streaming.framings import CSV, NDJSON, SSE, Text
 from streaming.links import links
-from streaming.response import BLOCK_BYTES, pump, respond
+from streaming.pump import BLOCK_BYTES, pump
+from streaming.response import respond
 from streaming.shares import Shares
 from tests.harness import EventStream
 
