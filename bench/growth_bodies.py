@@ -95,7 +95,7 @@ def rows(ground: Ground, counts: tuple[int, ...]) -> Grown:
         ("rows", *points, "growth of memory so far"),
         table,
         lambda value: f"{value:,.0f} rows a second",
-        more=f"Memory grows by {growth.mib:.1f} MiB over all of these exports.",
+        more=f"Memory grows by {growth.mib:.1f} MiB over all of these exports (asked for: < 16 MiB).",
     )
 
 
