@@ -49,7 +49,12 @@ COLUMNS = (
 
 def fan_out(ground: Ground) -> None:
     programs = fanout.build(ground.folder("fan-out"))
-    _ours(ground, programs)
+    with ground.report.attempt("crowds"):
+        _ours(ground, programs)
+    with ground.report.attempt("the idle"):
+        _idle(ground, programs)
+    with ground.report.attempt("the limits of fan-out"), _server(ground) as server:
+        _limits(ground, programs, server)
     with ground.report.attempt("fan-out beside others"):
         event_peers.beside(ground, programs)
     wake_ups.wake_ups(ground)
@@ -63,14 +68,15 @@ def _ours(ground: Ground, programs: Path) -> None:
             fanout.warm(programs, fanout.topic(server, "warm"))
             told = fanout.deliver(programs, fanout.topic(server, "bench"), crowd)
         ground.report.row("**Perennial**", *cells(crowd, told), asked + ASKED)
+
+
+def _idle(ground: Ground, programs: Path) -> None:
     idle, idle_s = (100, 1) if ground.quick else (IDLE, IDLE_S)
     with _server(ground) as server:
         fanout.warm(programs, fanout.topic(server, "warm"))
         share, kib = fanout.idle(programs, fanout.topic(server, "idle"), idle, idle_s, Settings().HEARTBEAT_S)
     held = f"{idle:,} idle subscribers, held for {idle_s} s with heartbeats"
     ground.report.say("", f"{held}: {share:.1%} of a core, {kib:.1f} KiB each (asked for: < 10 %, < 20 KiB).")
-    with _server(ground) as server:
-        _limits(ground, programs, server)
 
 
 def _server(ground: Ground, application: str = "wsgi:app") -> AbstractContextManager[LiveServer]:

@@ -123,7 +123,7 @@ def _limits(ground: Ground, folder: Path, file: Path, server: LiveServer) -> Non
             "ours": lambda: _sent(server.port, _POST, file),
             "bare": lambda: _sent(alone, _POST, file),
         }
-        times = in_turn(ways, ground.pairs, _cleared(file, _stored(server), taken))
+        times = in_turn(ways, ground.runs, _cleared(file, _stored(server), taken))
     said = "`recv(2)` and `write(2)` alone, in blocks of 1 MiB"
     limits.tell(ground.report, Limit(f"{ground.size} by one request", said, times["ours"], times["bare"], "s"))
 
@@ -191,7 +191,7 @@ def _cleared(file: Path, *folders: Path) -> Callable[[], None]:
 
     def cleared() -> None:
         _clear(*folders)
-        settle(file.stat().st_size * 5 // 4)
+        settle(2 * file.stat().st_size)
 
     return cleared
 
