@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -87,15 +88,15 @@ def _server(ground: Ground, application: str = "wsgi:app") -> AbstractContextMan
 
 def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
     """Of a delivery, send(2) alone; of a connect, an application that does nothing on the same worker."""
-    found, topics = [], itertools.count()
-    for crowd in (Crowd(100, 10),) if ground.quick else (Crowd(1000, 40), Crowd(5000, 20)):
-        ways = {
-            "ours": lambda crowd=crowd: _delivery_us(programs, server, f"limit{next(topics)}", crowd),
-            "bare": lambda crowd=crowd: fanout.bare_us(programs, crowd.subscribers, 20),
-        }
-        times = in_turn(ways, ground.runs, warm=False)
-        what = f"a delivery to {crowd.subscribers:,}, one at a time"
-        found.append(Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU"))
+    topics = itertools.count()
+    crowd = Crowd(100, 10) if ground.quick else Crowd(1000, 40)
+    ways: dict[str, Callable[[], float]] = {
+        "ours": lambda: _delivery_us(programs, server, f"limit{next(topics)}", crowd),
+        "bare": lambda: fanout.bare_us(programs, crowd.subscribers, 20),
+    }
+    times = in_turn(ways, ground.runs, warm=False)
+    what = f"a delivery to {crowd.subscribers:,}, one at a time"
+    delivery = Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU")
     count = 100 if ground.quick else 2000
     with _server(ground, "bench.empty:app") as bare:
         empty = Target(bare.port, bare.pids()[0], "/bare", "")
@@ -105,7 +106,7 @@ def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
         }
         times = in_turn(ways, ground.runs, warm=False)
     said = "an empty WSGI application on such a worker"
-    limits.tell(ground.report, *found, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
+    limits.tell(ground.report, delivery, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
 
 
 def _delivery_us(programs: Path, server: LiveServer, topic: str, crowd: Crowd) -> float:

@@ -17,7 +17,7 @@ from tests.harness import LiveServer
 # A size is asked for as often as makes so many bytes; a number of rows as often as makes so many rows.
 BYTES, ROWS = 300_000_000, 2_000_000
 # Python makes so many rows; the rest are copies of them.
-MADE_ROWS = 1_000_000
+MADE_ROWS = 100_000
 
 
 def milliseconds(value: float) -> str:

@@ -103,8 +103,10 @@ def _on_redis(ground: Ground, folder: Path, counts: tuple[int, ...]) -> tuple[Cu
 
 
 def _median_us(ground: Ground, server: LiveServer, count: int) -> float:
+    """Of several runs, or of one with more logs than those have appends."""
     appends = max(count, QUICK_APPENDS if ground.quick else APPENDS)
-    return statistics.median(_append_us(server, count, appends, f"{count}-{run}") for run in range(ground.runs))
+    runs = ground.runs if count < appends else 1
+    return statistics.median(_append_us(server, count, appends, f"{count}-{run}") for run in range(runs))
 
 
 def _append_us(server: LiveServer, count: int, appends: int, name: str) -> float:

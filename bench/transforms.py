@@ -19,7 +19,7 @@ from streaming.compression import zstd
 from streaming.pipeline import Limits, Pipeline
 
 PIECE_BYTES = 256 * 1024
-CODEC_BYTES = 16 * MIB
+CODEC_BYTES = 8 * MIB
 RUNS = 3
 # Of what is sent and read back; that a GiB takes no more memory is measured by bench/promises.py.
 BODY_BYTES = 256 * MIB

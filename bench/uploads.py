@@ -33,7 +33,7 @@ from tests.nginx import PROGRAM, nginx
 
 WRITERS = 50
 # Pairs with nginx: of short transfers, whose ratio is asked for.
-PUTS = 7
+PUTS = 5
 _PIECE = "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
 _POST = "POST /api/upload-progress"
 _DIGEST = "Want-Repr-Digest: sha-256=1\r\n"
