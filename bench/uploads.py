@@ -191,7 +191,7 @@ def _cleared(file: Path, *folders: Path) -> Callable[[], None]:
 
     def cleared() -> None:
         _clear(*folders)
-        settle(2 * file.stat().st_size)
+        settle(file.stat().st_size * 3 // 2)
 
     return cleared
 
