@@ -13,7 +13,7 @@ import sys
 import time
 
 CONNECTIONS = 8
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 def answers_per_s(port: int, path: str, asked: str) -> float:

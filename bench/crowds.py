@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -49,7 +50,12 @@ COLUMNS = (
 
 def fan_out(ground: Ground) -> None:
     programs = fanout.build(ground.folder("fan-out"))
-    _ours(ground, programs)
+    with ground.report.attempt("crowds"):
+        _ours(ground, programs)
+    with ground.report.attempt("the idle"):
+        _idle(ground, programs)
+    with ground.report.attempt("the limits of fan-out"), _server(ground) as server:
+        _limits(ground, programs, server)
     with ground.report.attempt("fan-out beside others"):
         event_peers.beside(ground, programs)
     wake_ups.wake_ups(ground)
@@ -63,14 +69,15 @@ def _ours(ground: Ground, programs: Path) -> None:
             fanout.warm(programs, fanout.topic(server, "warm"))
             told = fanout.deliver(programs, fanout.topic(server, "bench"), crowd)
         ground.report.row("**Perennial**", *cells(crowd, told), asked + ASKED)
+
+
+def _idle(ground: Ground, programs: Path) -> None:
     idle, idle_s = (100, 1) if ground.quick else (IDLE, IDLE_S)
     with _server(ground) as server:
         fanout.warm(programs, fanout.topic(server, "warm"))
         share, kib = fanout.idle(programs, fanout.topic(server, "idle"), idle, idle_s, Settings().HEARTBEAT_S)
     held = f"{idle:,} idle subscribers, held for {idle_s} s with heartbeats"
     ground.report.say("", f"{held}: {share:.1%} of a core, {kib:.1f} KiB each (asked for: < 10 %, < 20 KiB).")
-    with _server(ground) as server:
-        _limits(ground, programs, server)
 
 
 def _server(ground: Ground, application: str = "wsgi:app") -> AbstractContextManager[LiveServer]:
@@ -81,15 +88,15 @@ def _server(ground: Ground, application: str = "wsgi:app") -> AbstractContextMan
 
 def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
     """Of a delivery, send(2) alone; of a connect, an application that does nothing on the same worker."""
-    found, topics = [], itertools.count()
-    for crowd in (Crowd(100, 10),) if ground.quick else (Crowd(1000, 40), Crowd(5000, 20)):
-        ways = {
-            "ours": lambda crowd=crowd: _delivery_us(programs, server, f"limit{next(topics)}", crowd),
-            "bare": lambda crowd=crowd: fanout.bare_us(programs, crowd.subscribers, 20),
-        }
-        times = in_turn(ways, ground.runs, warm=False)
-        what = f"a delivery to {crowd.subscribers:,}, one at a time"
-        found.append(Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU"))
+    topics = itertools.count()
+    crowd = Crowd(100, 10) if ground.quick else Crowd(1000, 40)
+    ways: dict[str, Callable[[], float]] = {
+        "ours": lambda: _delivery_us(programs, server, f"limit{next(topics)}", crowd),
+        "bare": lambda: fanout.bare_us(programs, crowd.subscribers, 20),
+    }
+    times = in_turn(ways, ground.runs, warm=False)
+    what = f"a delivery to {crowd.subscribers:,}, one at a time"
+    delivery = Limit(what, "`send(2)` in C, nothing else", times["ours"], times["bare"], "µs of CPU")
     count = 100 if ground.quick else 2000
     with _server(ground, "bench.empty:app") as bare:
         empty = Target(bare.port, bare.pids()[0], "/bare", "")
@@ -99,7 +106,7 @@ def _limits(ground: Ground, programs: Path, server: LiveServer) -> None:
         }
         times = in_turn(ways, ground.runs, warm=False)
     said = "an empty WSGI application on such a worker"
-    limits.tell(ground.report, *found, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
+    limits.tell(ground.report, delivery, Limit("a connect and its first byte", said, *times.values(), "µs of CPU"))
 
 
 def _delivery_us(programs: Path, server: LiveServer, topic: str, crowd: Crowd) -> float:

@@ -4,12 +4,12 @@ Rules:
 - Whole processes in turn, so that a machine that changes its speed changes all.
 - psql comes with the PostgreSQL of the tests, and writes into a pipe, as our server into a socket.
 - Datasette is installed into an environment of its own (bench/environment.py); where that fails, its row says so.
+- It pages by key, so its rate is that of any part of the table: it is asked for a tenth, and its time is told for all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import statistics
 import subprocess
@@ -21,7 +21,7 @@ from pathlib import Path
 from bench import environment, limits, processes
 from bench.ground import Ground
 from bench.limits import Limit
-from bench.load import Probe, first_byte_ms, percentile, seconds, together, watched
+from bench.load import Probe, first_byte_ms, seconds, together, watched
 from bench.report import NotMeasured
 from bench.turns import in_turn, ratio
 from stores.seed import users
@@ -29,11 +29,17 @@ from tests.harness import LiveServer, eventually, free_port
 from tests.postgres_server import PostgresServer, programs
 
 FIRST_BYTES = 20
+# Rows a second; of PostgreSQL, or 1.0 times psql, whichever is less.
+ASKED = {
+    "SQLite, csv": "≥ 800,000, 10 times Datasette",
+    "SQLite, ndjson": "≥ 1,000,000",
+    "PostgreSQL, csv": "≥ 1,800,000, or 1.00 times psql",
+}
 _COLUMNS = "id, name, email, created_at"
 _FORMATS = ("csv", "ndjson", "json")
 _PSQL, _DATASETTE, _ALONE = (
     "psql \\copy to a pipe",
-    "Datasette, streamed CSV",
+    "Datasette, streamed CSV of a tenth",
     "SQLite alone: each column read, no line made",
 )
 
@@ -42,47 +48,48 @@ def exports(ground: Ground) -> None:
     """Fill both databases, serve them, and report."""
     folder = ground.folder("exports")
     database = folder / "people.db"
-    fill(database, ground.rows)
+    fill(database, ground.rows // 10, 10)
     with contextlib.ExitStack() as stack:
         sqlite = stack.enter_context(served(folder / "sqlite", f"sqlite:///{database}"))
         postgres = stack.enter_context(_postgres(ground.rows))
         elephant = stack.enter_context(served(folder / "postgres", postgres.url())) if postgres else None
         runners, workers = _runners(sqlite, elephant)
         runners[_ALONE] = lambda: stepped_s(database, ground.rows)
-        missing = {}
+        missing: dict[str, Exception] = {}
         if postgres is not None:
             runners[_PSQL] = lambda: _psql(postgres)
+        else:
+            missing["PostgreSQL, and psql"] = NotMeasured("there is no PostgreSQL")
         try:
             url = stack.enter_context(_datasette(database))
-            runners[_DATASETTE] = lambda: seconds(url)
+            tenth = f"{url}&id__lte={ground.rows // 10}"
+            runners[_DATASETTE] = lambda: 10 * seconds(tenth)
         except (NotMeasured, OSError, AssertionError) as error:
             missing[_DATASETTE] = error
+        _company(ground, {"SQLite": sqlite, "PostgreSQL": elephant})  # first: it warms them
         _speed(ground, runners, workers, missing)
-        _company(ground, {"SQLite": sqlite, "PostgreSQL": elephant})
 
 
 def _speed(
     ground: Ground, runners: dict[str, Callable[[], float]], workers: dict[str, int], missing: dict[str, Exception]
 ) -> None:
-    grown = dict.fromkeys(runners, 0.0)
-
-    def run(name: str) -> float:
-        with watched(workers.get(name, os.getpid())) as growth:
-            taken = runners[name]()
-        grown[name] = max(grown[name], growth.mib)
-        return taken
-
-    times = in_turn({name: lambda name=name: run(name) for name in runners}, ground.runs)
-    columns = ("what", f"rows a second (median of {ground.runs})", "times psql", "times Datasette", "growth of memory")
+    """Memory is told of each worker over all of its exports: what one leaves behind is none of the next one's start."""
+    pids = {name.partition(",")[0]: pid for name, pid in workers.items()}
+    with contextlib.ExitStack() as watching:
+        growths = {name: watching.enter_context(watched(pid)) for name, pid in pids.items()}
+        times = in_turn(runners, ground.runs, warm=False)
+    columns = ("what", f"rows a second (median of {ground.runs})", "times psql", "times Datasette", "asked for")
     ground.report.table(f"{ground.rows:,} rows ({_COLUMNS})", *columns)
     for name, taken in times.items():
         rows = f"**{ground.rows / statistics.median(taken):,.0f}**"
         bases = (
             str(ratio(times[base], taken)) if base in times and base != name else "" for base in (_PSQL, _DATASETTE)
         )
-        ground.report.row(name, rows, *bases, f"{grown[name]:.1f} MiB" if name in workers else "")
+        ground.report.row(name, rows, *bases, ASKED.get(name, ""))
     for name, error in missing.items():
         ground.report.missing(name, error)
+    grown = ", ".join(f"**{growth.mib:.1f} MiB** ({name})" for name, growth in growths.items())
+    ground.report.say("", f"Growth of the worker's memory over all of these exports: {grown} (asked for: < 16 MiB).")
     found = [_limit(ground, times, f"SQLite, {format}", _ALONE) for format in _FORMATS]
     if _PSQL in times:
         found.append(_limit(ground, times, "PostgreSQL, csv", _PSQL))
@@ -116,18 +123,27 @@ def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str,
 
 
 def _company(ground: Ground, servers: dict[str, LiveServer | None]) -> None:
-    columns = ("tables in", "first byte: median", "max", "beside four: p99", "max", "requests")
+    columns = (
+        "tables in",
+        "first byte: median",
+        "max",
+        "asked for",
+        "beside four: p99",
+        "max",
+        "asked for",
+        "requests",
+    )
     ground.report.table("First byte of an export, and `/healthz` beside four of them", *columns)
+    request = b"GET /api/export/people.csv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     for name, server in servers.items():
         if server is None:
             continue
-        request = b"GET /api/export/people.csv?limit=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         first = [first_byte_ms(server.port, request) for _ in range(FIRST_BYTES)]
         with Probe(server.port) as probe:
             together([[f"{server.url}/api/export/people.{_FORMATS[n % 2]}"] for n in range(4)])
         ground.report.row(
-            name, f"**{statistics.median(first):.1f} ms**", f"{max(first):.1f} ms",
-            f"**{percentile(probe.times_ms, 0.99):.1f} ms**", f"{probe.max_ms:.1f} ms", len(probe.times_ms),
+            name, f"**{statistics.median(first):.1f} ms**", f"{max(first):.1f} ms", "< 15 ms",
+            f"**{probe.p99_ms:.1f} ms**", f"{probe.max_ms:.1f} ms", "p99 < 10 ms, max < 60 ms", len(probe.times_ms),
         )  # fmt: skip
 
 

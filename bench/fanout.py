@@ -186,7 +186,7 @@ def idle(programs: Path, target: Target, count: int, seconds: float, heartbeat_s
     Raises RuntimeError where one of them was closed, or did not get its heartbeats: a server that forgets costs little.
     """
     before = resident_bytes(target.pid)
-    with _subscribers(programs, target, count, 0, seconds + 60) as (_, client, output):
+    with _subscribers(programs, target, count, 0, seconds + LIMIT_S) as (_, client, output):
         time.sleep(2)
         began, at = cpu_s(target.pid), time.monotonic()
         time.sleep(seconds)

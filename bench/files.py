@@ -19,7 +19,7 @@ from pathlib import Path
 from bench import bare, limits, processes
 from bench.ground import Ground
 from bench.limits import Limit
-from bench.load import MIB, Probe, seconds, watched
+from bench.load import MIB, Probe, watched
 from bench.report import NotMeasured
 from bench.turns import in_turn, ratio, spread
 from tests.harness import LiveServer
@@ -44,7 +44,8 @@ def downloads(ground: Ground) -> None:
                 raise NotMeasured("nginx is not installed")
             with _peer(folder, ground.file) as peer:
                 _transfers(ground, server.port, peer, path)
-        _slow_readers(ground, server, path)
+        with processes.ours(folder / "as-it-is", _environ(ground.file.parent)) as as_it_is:
+            _slow_readers(ground, as_it_is, path)
         _limits(ground, server.port, alone, path)
 
 
@@ -58,7 +59,7 @@ def _transfers(ground: Ground, ours: int, theirs: int, path: str) -> None:
         }
         a, b = in_turn(ways, ground.pairs).values()
         with Probe(ours, every_s=0.002) as probe:
-            _until(["-r", asked.removeprefix("bytes=") or "0-", f"http://127.0.0.1:{ours}{path}"], probe, 200)
+            probe.fill("-r", asked.removeprefix("bytes=") or "0-", f"http://127.0.0.1:{ours}{path}")
         name = f"`{asked}`" if asked else f"GET of {ground.size}"
         ground.report.row(
             name, spread(a, "ms"), spread(b, "ms"), ratio(a, b), f"{most:g}", f"**{probe.p99_ms:.1f} ms**", "10 ms"
@@ -113,13 +114,6 @@ def _limits(ground: Ground, ours: int, alone: int, path: str) -> None:
     )
 
 
-def _until(arguments: list[str], probe: Probe, samples: int) -> None:
-    """Let curls, which share no interpreter with the probe, fetch one after the other until it has so many times."""
-    deadline = time.monotonic() + 20
-    while len(probe.times_ms) < samples and time.monotonic() < deadline:
-        seconds(*arguments)
-
-
 def get_s(port: int, path: str, asked: str = "", size: int = 0) -> float:
     """Seconds of a GET on a connection of its own, from the request's first byte to the answer's last.
 
@@ -158,8 +152,12 @@ def _reader(port: int, path: str) -> Iterator[socket.socket]:
 
 
 def served(folder: Path, files: Path) -> AbstractContextManager[LiveServer]:
-    env = {"FILES_DIR": str(files), "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
-    return processes.ours(folder, env, "bench.empty:app")
+    """With bench/empty.py's answers, which take memory of their own."""
+    return processes.ours(folder, _environ(files), "bench.empty:app")
+
+
+def _environ(files: Path) -> dict[str, str]:
+    return {"FILES_DIR": str(files), "GUNICORN_CMD_ARGS": "--access-logfile /dev/null"}
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _throughput(ground: Ground, folder: Path, workers: int) -> tuple[float, floa
             "exports": lambda: total / _exports_s(server),
             "views": lambda: file_bench.answers_per_s(server.port, "/empty"),
         }
-        times = in_turn(ways, ground.runs)
+        times = in_turn(ways, ground.runs, warm=False)
     # The best: who comes first to an idle worker is decided by chance, and several may wait for one.
     return max(times["exports"]), max(times["views"])
 

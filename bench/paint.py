@@ -20,10 +20,11 @@ from typing import Any
 from bench import processes
 from bench.ground import Ground
 from bench.report import NotMeasured, Report
+from bench.turns import ratio
 from tests.browser import ARGS, CHROMIUM, PAGES
 from tests.harness import LiveServer, eventually
 
-ROUNDS = 10
+ROUNDS = 5
 FLOOR = "/line"
 ASKED_KIB = 60
 _PAINT = "performance.getEntriesByName('first-paint')[0]?.startTime"
@@ -87,10 +88,9 @@ def _row(path: str, pairs: Sequence[tuple[float, float, float, float, int]]) -> 
     first, floor_first, second, floor_second, assets = zip(*pairs, strict=True)
     yield f"`{path}`"
     for own, floor in ((first, floor_first), (second, floor_second)):
-        ratio = statistics.median(a / b for a, b in zip(own, floor, strict=True))
         yield f"{statistics.median(own):.0f} ms"
         yield f"{statistics.median(floor):.0f} ms"
-        yield f"**{ratio:.2f}**"
+        yield str(ratio(own, floor))
     yield f"{assets[0] / 1024:.1f} KiB"
     yield f"< 100 ms, < {ASKED_KIB} KiB"
 

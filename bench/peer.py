@@ -69,7 +69,7 @@ def export() -> Response:
         buffer = io.StringIO()
         writer = csv.writer(buffer)
         database = sqlite3.connect(os.environ["PEER_DATABASE"])
-        for row in database.execute("SELECT * FROM users ORDER BY id"):
+        for row in database.execute("SELECT * FROM users ORDER BY id LIMIT ?", (os.environ["PEER_ROWS"],)):
             writer.writerow(row)
             yield buffer.getvalue()
             buffer.seek(0)

@@ -4,7 +4,8 @@ Rules:
 - The document is made wholly by the bench: what a run says, and of the parts it left out what the last run said.
 - It is written whenever a part has come to its end: a run that is cut short keeps the parts that it has.
 - A part that fails says so in its own section, and the others go on; so does a row whose peer is missing.
-- Each part says itself where and of which commit it was measured, for parts are renewed one by one.
+- Each part says itself where and of which commit it was measured, for parts are renewed one by one; the head says how
+  long all of them take.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,8 +122,19 @@ def head() -> list[str]:
 def merged(before: str, made: str, titles: Iterable[str]) -> str:
     """Return the document: the head of ``made``, and of each title the section of ``made``, or of ``before``."""
     old, new = _sections(before), _sections(made)
-    parts = [new[""], *(new.get(title) or old.get(title, "") for title in titles)]
-    return "\n## ".join(part.strip("\n") + "\n" for part in parts if part)
+    parts = {title: new.get(title) or old.get(title, "") for title in titles}
+    whole = [new[""].rstrip("\n") + _lasted(parts), *parts.values()]
+    return "\n## ".join(part.strip("\n") + "\n" for part in whole if part)
+
+
+def _lasted(parts: Mapping[str, str]) -> str:
+    """How long each of them took, as a further line of the head; nothing where none says it."""
+    found = {title: re.search(r"(?m)^Measured in (\d+) s ", text) for title, text in parts.items()}
+    times = {title: int(match[1]) for title, match in found.items() if match}
+    if not times:
+        return ""
+    each = ", ".join(f"{title} {seconds} s" for title, seconds in times.items())
+    return f"\n- Measured in {sum(times.values()) / 60:.0f} minutes: {each}"
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from settings import ROOT
+from tests import postgres_server, redis_server
+from tests.browser import CHROMIUM
 
 _PACKAGES = ("flask", "gunicorn", "gevent", "openai", "msgspec")
 # What tells a program's version, and where it stands in the answer.
@@ -23,6 +25,10 @@ _PROGRAMS = {
     "nchan": (["dpkg-query", "-Wf", "${Version}", "libnginx-mod-nchan"], r"(\S+)"),
     "Node": (["node", "--version"], r"v(\S+)"),
     "gcc": (["gcc", "-dumpfullversion"], r"(\S+)"),
+    "curl": (["curl", "--version"], r"curl (\S+)"),
+    "PostgreSQL": ([str((postgres_server.programs() or Path()) / "postgres"), "--version"], r"(\d+\.\d+)"),
+    "Redis": ([str(redis_server.program() or "redis-server"), "--version"], r"v=(\S+)"),
+    "Chromium": ([CHROMIUM or "chromium", "--version"], r"Chromium (\S+)"),
 }
 
 
