@@ -21,7 +21,7 @@ import msgspec
 
 from settings import Settings
 from stores.base import START, Config, Log
-from stores.errors import NoStream, StreamGone
+from stores.errors import NoStream, StoreError, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
 from streaming.chat_index import Entry, Index, digest
@@ -148,18 +148,29 @@ class Chats:
         run = ChatRun(self._store, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
             stack.enter_context(self._slots.holding(run.path, ask.caller))
-            self._store.create(run.path, self._config, run.begin())
-            entry = Entry(run_id, ask.body if ask.key else ask.same)
-            if names and not self._index.claim(names[0], entry, before):
-                self._store.delete(run.path)
-                return None
-            for name in names[1:]:
-                self._name(name, Entry(run_id, ask.same))
+            try:
+                if not self._found_by(ask, run, names, before):
+                    return None
+            except StoreError:
+                # Somebody may find it already, and nobody will make it.
+                self._lease.abandon(run.path)
+                raise
             self._runs[run_id] = run
             chat_counters.RUNNING.inc()
             run.start(model, stack.pop_all(), self._done)
         self._presence.keep_ticking()
         return run_id
+
+    def _found_by(self, ask: Ask, run: ChatRun, names: list[str], before: Entry | None) -> bool:
+        """Make the run's stream, which is found by ``names`` from now on; False when others have made another."""
+        self._store.create(run.path, self._config, run.begin())
+        entry = Entry(run.id, ask.body if ask.key else ask.same)
+        if names and not self._index.claim(names[0], entry, before):
+            self._store.delete(run.path)
+            return False
+        for name in names[1:]:
+            self._name(name, Entry(run.id, ask.same))
+        return True
 
     def _name(self, name: str, entry: Entry) -> None:
         for _ in range(_ATTEMPTS):

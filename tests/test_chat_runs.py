@@ -16,11 +16,14 @@ import gevent
 import gevent.event
 import pytest
 
+from settings import Settings
 from stores.base import Config
+from stores.errors import StoreFull
 from stores.memory import MemoryLog
 from streaming import chat_copy
 from streaming.chat_parts import Parts
 from streaming.chat_runs import ChatRun, Outcome
+from streaming.chats import Ask, Chats
 from streaming.events import Event
 from streaming.leases import LEASE_S, RENEW_S, Lease
 from tests.fake_openai import CUT, DONE, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
@@ -757,4 +760,29 @@ def test_what_a_log_has_lost_is_given_again() -> None:
     forgetful = Forgetful(log)
     kept, run = copied(log, forgetful, lambda: setattr(forgetful, "forgets", True))
     assert kept == [(event.data, event.type) for event in run.events]
+    log.dispose()
+
+
+def test_a_run_that_could_not_be_begun_is_ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key was in the index already, and then there was no room: who asks again is told, and does not wait."""
+    log = MemoryLog()
+    lease = Lease(log)
+    chats = Chats(log, lease, settings)
+    asked = Ask("a-chat", "caller", same="1", key="a-key", body="x")
+
+    def full(*_: object) -> None:
+        raise StoreFull("No space is left.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chats, "_name", full)
+        with pytest.raises(StoreFull):
+            chats.begin(asked, Parts("", "a-model", 0, 0), lambda: iter(()))
+    run_id, is_new = chats.begin(asked, Parts("", "a-model", 0, 0), lambda: iter(()))
+    assert not is_new
+    lease.renew()
+    with closing(chats.read(run_id)) as reader:
+        events = list(reader)
+    assert events[-1] is not None
+    assert (events[-1].type, log.state(f"chats/{run_id}").closed) == ("error", True)
+    assert not log.paths("slots/")
     log.dispose()

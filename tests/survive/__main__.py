@@ -36,8 +36,8 @@ def survive_all(asked: Asked, stores: list[str], jobs: int) -> Told:
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         parts = [pool.submit(survive, kind, part) for kind, part in _parts(asked, stores)]
         for done in as_completed(parts):
-            told.add(done.result())
-            print(f"{told.episodes} episodes", *told.findings[-1:], file=sys.stderr, flush=True)  # noqa: T201
+            told.add(part := done.result())
+            print(f"{told.episodes} episodes", *part.findings, file=sys.stderr, flush=True)  # noqa: T201
     return told
 
 
@@ -55,9 +55,7 @@ def main() -> int:
     print(f"seed {args.seed}, stores {stores}", flush=True)  # noqa: T201
     asked = Asked(args.seed, args.episodes, time.monotonic() + args.seconds, args.only, args.fault)
     told = survive_all(asked, stores, args.jobs)
-    print(told)  # noqa: T201
-    for finding in told.findings:
-        print(f"FOUND: {finding}", file=sys.stderr)  # noqa: T201
+    print(told, *(f"FOUND: {finding}" for finding in told.findings), sep="\n")  # noqa: T201
     return 1 if told.findings else 0
 
 
