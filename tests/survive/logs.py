@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.clients import EventStream
@@ -24,8 +24,7 @@ def events(caller: Caller, _: Truth) -> None:
     topic = caller.name
     seen: list[int | None] = []  # None: it was told that something is lost
     last = ""
-    more = itertools.count(count)
-    with _beside(lambda: _publish(caller, topic, range(count))) as published:
+    with _publishing(caller, topic, count):
         while not any(n is not None and n >= count - 1 for n in seen):
             returning = (("Last-Event-ID", last),) if last else ()
             stream = EventStream()
@@ -48,8 +47,6 @@ def events(caller: Caller, _: Truth) -> None:
                     elif event.type not in ("connected", "stream-error"):
                         raise Finding(f"{caller.name}: {event}")
                 last = stream.last_event_id
-            if caller.mishaps.emptied and not published.is_alive():
-                _publish(caller, topic, [next(more)])  # what came before may have been among the lost, this one too
             caller.later()
     if caller.mishaps.emptied:
         _told(caller, seen)
@@ -72,11 +69,30 @@ def _told(caller: Caller, seen: list[int | None]) -> None:
             raise Finding(f"{caller.name}: what is between {before} and {after} is missing, and nobody said so: {seen}")
 
 
-def _publish(caller: Caller, topic: str, numbers: Iterable[int]) -> None:
-    publisher = caller.beside("publisher")
-    for n in numbers:
-        headers = (*_JSON, ("Idempotency-Key", f"{topic}-{n}"))
-        publisher.insist("POST", f"/api/notifications?topic={topic}", headers, json.dumps({"n": n}).encode(), (201,))
+@contextmanager
+def _publishing(caller: Caller, topic: str, count: int) -> Iterator[None]:
+    """Publish 0, 1, … meanwhile, and after ``count`` of them more where the store was emptied: any may be lost."""
+    over = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield from range(count)
+        more = itertools.count(count)
+        while not over.wait(0.2):
+            if caller.mishaps.emptied:
+                yield next(more)
+
+    def publish() -> None:
+        publisher = caller.beside("publisher")
+        for n in numbers():
+            headers = (*_JSON, ("Idempotency-Key", f"{topic}-{n}"))
+            body = json.dumps({"n": n}).encode()
+            publisher.insist("POST", f"/api/notifications?topic={topic}", headers, body, (201,))
+
+    with _beside(publish):
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def durable(caller: Caller, truth: Truth) -> None:
@@ -170,13 +186,13 @@ def durable_run(caller: Caller, truth: Truth) -> None:
 
 
 @contextmanager
-def _beside(work: object) -> Iterator[threading.Thread]:
-    """Do ``work`` in a thread meanwhile, which is yielded; what it raises is raised at the end."""
+def _beside(work: Callable[[], None]) -> Iterator[None]:
+    """Do ``work`` in a thread meanwhile; what it raises is raised at the end."""
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            work()  # type: ignore[operator]
+            work()
         except BaseException as error:
             failures.append(error)
 
@@ -185,7 +201,7 @@ def _beside(work: object) -> Iterator[threading.Thread]:
     try:
         with contextlib.ExitStack() as stack:
             stack.callback(thread.join)
-            yield thread
+            yield
     finally:
         if failures:
             raise failures[0]
