@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import pytest
 
 from tests.clients import RawClient
-from tests.survive import chats
+from tests.survive import chats, logs
 from tests.survive.caller import Caller, Finding
 from tests.survive.episodes import Asked, survive
 from tests.survive.proxy import Fate, FaultProxy
@@ -92,6 +92,25 @@ def test_a_chat_is_refused_only_by_its_model(status: int, finishes: bool, found:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_finding"),
+    [
+        ([0, 1, None, 2], False),
+        ([0, 1, None, 1, 2], False),  # published again by who had no answer, since its key was lost, too
+        ([3, None, 9, 10], False),
+        ([0, 0], True),
+        ([0, 2], True),
+        ([0, 1, None, 0], True),
+        ([0, None, 0, 0], True),
+        ([1, None, None, 0], True),
+    ],
+)
+def test_what_an_emptied_store_may_do_to_events(seen: list[int | None], is_finding: bool) -> None:
+    """Where a reader was told of a reset (None) some may be missing, and the last one come again; nothing else."""
+    with pytest.raises(Finding) if is_finding else nullcontext():
+        logs.told_of_losses(Caller(0, "reader", random.Random(1), deadline=0.0), seen)
 
 
 @pytest.mark.may_leak(reason="the thread of the small server ends a moment later")

@@ -49,7 +49,7 @@ def events(caller: Caller, _: Truth) -> None:
                 last = stream.last_event_id
             caller.later()
     if caller.mishaps.emptied:
-        _told(caller, seen)
+        told_of_losses(caller, seen)
     else:
         same(caller.name, repr(seen).encode(), repr(list(range(count))).encode())
 
@@ -59,7 +59,7 @@ def _ends(body: bytes, count: int) -> bool:
     return any(int(n) >= count - 1 for n in re.findall(rb'data: {"n":([0-9]+)}\n', body))
 
 
-def _told(caller: Caller, seen: list[int | None]) -> None:
+def told_of_losses(caller: Caller, seen: list[int | None]) -> None:
     """Raise Finding where something was doubled, or is missing and nobody said so; before the first one nobody can.
 
     The one before a reset may come once more: whoever had no answer yet publishes it again, and its key is lost, too.
