@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import Headers
+from werkzeug.http import dump_options_header
 
 from settings import Settings
 from streaming import callers, media_types, ranges
@@ -194,7 +195,7 @@ def _digest(environ: Mapping[str, Any], file: IO[bytes]) -> list[Header]:
 @lru_cache(1000)
 def _shown(path: str, attachment: bool) -> Shown:
     name, content_type = path.rpartition("/")[2], media_types.content_type(path)
-    headers = [("Content-Disposition", disposition(name) if attachment else "inline")]
+    headers = [("Content-Disposition", _disposition(name) if attachment else "inline")]
     headers.append(("X-Content-Type-Options", "nosniff"))
     if media_types.is_active(content_type):
         headers.append(("Content-Security-Policy", _SANDBOX))
@@ -209,3 +210,9 @@ def _date(seconds: int) -> str:
 def _etag(status: os.stat_result) -> str:
     """Return a strong entity tag that changes with every rewrite, in place or by another file's name."""
     return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+
+
+def _disposition(name: str) -> str:
+    """As Flask's own sender writes it, where that is right: a name that is a token has no quotes."""
+    told = disposition(name)
+    return told if "; filename*=" in told else dump_options_header("attachment", {"filename": name})

@@ -237,7 +237,7 @@ def test_a_video_can_be_downloaded(client: FlaskClient, settings: Settings) -> N
     put(settings, "videos/film.mp4", FILM)
     with client.get("/api/video/film?download=1", headers={"Range": "bytes=4-7"}) as response:
         assert (response.status_code, response.data) == (206, b"ftyp")
-        assert response.headers["Content-Disposition"] == 'attachment; filename="film.mp4"'
+        assert response.headers["Content-Disposition"] == "attachment; filename=film.mp4"
     with client.get("/api/video/film?download=0") as response:
         assert response.headers["Content-Disposition"] == "inline"
 
