@@ -21,7 +21,7 @@ import msgspec
 
 from settings import Settings
 from stores.base import START, Config, Log
-from stores.errors import NoStream, StoreError, StreamGone
+from stores.errors import NoStream, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
 from streaming.chat_index import Entry, Index, digest
@@ -148,13 +148,8 @@ class Chats:
         run = ChatRun(self._store, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
             stack.enter_context(self._slots.holding(run.path, ask.caller))
-            try:
-                if not self._found_by(ask, run, names, before):
-                    return None
-            except StoreError:
-                # Somebody may find it already, and nobody will make it.
-                self._lease.abandon(run.path)
-                raise
+            if not self._found_by(ask, run, names, before):
+                return None
             self._runs[run_id] = run
             chat_counters.RUNNING.inc()
             run.start(model, stack.pop_all(), self._done)

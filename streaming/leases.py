@@ -8,8 +8,8 @@ Rules:
   that somebody is allowed few of is below ``slots/<caller>/<worker>/`` instead, where they are counted.
 - It is held before it is begun, or a worker killed in between would leave it open for ever. Two may hold one path: one
   of them is being refused it, and its death is none of the other's.
-- A call that the store did not answer may have happened all the same, or yet happen: what was to be begun is ended, and
-  what was to be held is let go.
+- What could not be begun whole is ended: some of it may be there, also what the store did not say that it had done.
+  What others had begun already is theirs.
 - Every worker looks for those whose worker has no lease any more. A killed worker cannot say that it was interrupted;
   the others say it for it, once, with an event ``failed`` and the end.
 """
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from stores.base import START, Config, Log
-from stores.errors import NoStream, StoreBusy, StoreError, StreamClosed, StreamGone
+from stores.errors import KeyReused, NoStream, StoreError, StreamClosed, StreamGone
 from streaming import chat_parts
 from streaming.events import Event, json_event
 from streaming.pace import Pace
@@ -93,7 +93,9 @@ class Lease:
             self._store.create(held, Config("application/json"))
             try:
                 yield
-            except StoreBusy:
+            except (KeyReused, StreamClosed):
+                raise
+            except StoreError:
                 self._abandoned.setdefault(path, _mark(path))
                 raise
         finally:

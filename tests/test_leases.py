@@ -9,7 +9,7 @@ import gevent.event
 import pytest
 
 from stores.base import START, Config
-from stores.errors import NoStream, StoreBusy, StoreFull
+from stores.errors import KeyReused, NoStream, StoreBusy, StoreFull
 from stores.memory import MemoryLog
 from streaming.events import Event, json_event
 from streaming.framings import Text
@@ -284,3 +284,13 @@ def test_a_receipt_that_may_have_begun_is_ended(log: MemoryLog, clock: Clock) ->
     lease.renew()
     assert (last(log, "exports/b").type, log.state("exports/b").closed) == ("failed", True)
     assert not log.paths("held/")
+
+
+def test_what_another_one_had_begun_is_not_ended(log: MemoryLog, clock: Clock) -> None:
+    """Who is refused an id that is taken ends nothing of its owner's."""
+    lease = Lease(log, clock)
+    Receipt(log, "b", {}, None).begin(lease, 3600)
+    with pytest.raises(KeyReused):
+        Receipt(log, "b", {}, None).begin(lease, 3600)
+    lease.renew()
+    assert not log.state("exports/b").closed
