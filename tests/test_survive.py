@@ -8,13 +8,15 @@ import socket
 import threading
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from tests.clients import RawClient
-from tests.survive import chats, logs
+from tests.survive import chats, episodes, faults, logs
+from tests.survive.__main__ import OF_A_STAGE, parts
 from tests.survive.caller import Caller, Finding
-from tests.survive.episodes import Asked, survive
+from tests.survive.episodes import Asked, Told, survive
 from tests.survive.proxy import Fate, FaultProxy
 from tests.survive.stage import STORES, available
 from tests.survive.streams import text
@@ -37,6 +39,34 @@ def test_nothing_is_lost_or_doubled(stores: str) -> None:
     told = survive(stores, Asked(seed, 1000, time.monotonic() + SECONDS))
     assert told.episodes
     assert not told.findings
+
+
+@pytest.mark.parametrize("count", [1, 100, 101, 2000])
+def test_every_episode_has_a_stage(count: int) -> None:
+    """However many are asked for: each seed once, a hundred of a stage at most, the stages in turn."""
+    stages = list(parts(Asked(7, count, 0.0, fault="reload"), ["a", "b"]))
+    assert [seed for _, part in stages for seed in range(part.seed, part.seed + part.episodes)] == [
+        *range(7, 7 + count)
+    ]
+    assert [name for name, _ in stages] == [["a", "b"][n % 2] for n in range(len(stages))]
+    assert all(part.episodes <= OF_A_STAGE and part.fault == "reload" for _, part in stages)
+
+
+def test_a_finding_is_told_with_what_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seed, its stage and what else was asked for; it ends its stage, and what was done before it counts."""
+
+    def episode(stage: object, seed: int, asked: Asked, told: Told) -> None:
+        if seed == 9:
+            raise Finding("lost")
+        told.episodes += 1
+
+    server = SimpleNamespace(tail=lambda _: "its last lines")
+    monkeypatch.setattr(episodes, "_episode", episode)
+    monkeypatch.setattr(episodes, "stage", lambda *_: nullcontext(SimpleNamespace(server=server)))
+    monkeypatch.setattr(faults, "missing", lambda _: {})
+    told = survive("embedded", Asked(7, 100, time.monotonic() + 60, only="tus", fault="disk full"))
+    again = "--seed 9 --episodes 1 --stores embedded --only tus --fault 'disk full'"
+    assert (told.episodes, told.findings) == (2, [f"{again}: lost\nits last lines"])
 
 
 def serve(body: bytes, status: int = 200) -> tuple[socket.socket, int]:

@@ -23,7 +23,7 @@ from tests.survive.stage import STORES, available
 OF_A_STAGE = 100
 
 
-def _parts(asked: Asked, stores: list[str]) -> Iterator[tuple[str, Asked]]:
+def parts(asked: Asked, stores: list[str]) -> Iterator[tuple[str, Asked]]:
     """Yield each stage with the episodes that are its own."""
     for n, first in enumerate(range(0, asked.episodes, OF_A_STAGE)):
         count = min(OF_A_STAGE, asked.episodes - first)
@@ -34,8 +34,8 @@ def survive_all(asked: Asked, stores: list[str], jobs: int) -> Told:
     """Return what was done on all stages, ``jobs`` at a time."""
     told = Told()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        parts = [pool.submit(survive, kind, part) for kind, part in _parts(asked, stores)]
-        for done in as_completed(parts):
+        waiting = [pool.submit(survive, kind, part) for kind, part in parts(asked, stores)]
+        for done in as_completed(waiting):
             told.add(part := done.result())
             print(f"{told.episodes} episodes", *part.findings, file=sys.stderr, flush=True)  # noqa: T201
     return told
