@@ -59,7 +59,8 @@ def ask(port: int, path: str) -> Chat:
 
 
 def main(port: int, path: str, count: int, apart_s: float) -> None:
-    selector, chats = selectors.DefaultSelector(), []
+    selector = selectors.DefaultSelector()
+    chats: list[Chat] = []
     deadline = time.monotonic() + LIMIT_S
     next_at = time.monotonic()
     open_ones = 0

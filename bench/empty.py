@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app import create_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 LINE = "<!doctype html><html lang=en><meta charset=utf-8><title>A line</title><p>A stream that never runs dry."
 
 app = create_app()
 app.add_url_rule("/empty", "empty", lambda: "")
 app.add_url_rule("/line", "line", lambda: LINE)
-_ours: Any = app.wsgi_app
+_ours: WSGIApplication = app.wsgi_app
 
 
 def _or_bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

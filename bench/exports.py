@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench import environment, limits, processes
@@ -110,14 +111,12 @@ def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str,
         for format in _FORMATS if server else ():
             assert server is not None
             url = f"{server.url}/api/export/people.{format}"
-            runners[f"{name}, {format}"] = lambda url=url: seconds(url)
+            runners[f"{name}, {format}"] = partial(seconds, url)
             workers[f"{name}, {format}"] = server.pids()[0]
         if server is not None:
             url = f"{server.url}/api/export/people.csv"
             for coding in ("zstd", "gzip"):
-                runners[f"{name}, csv, {coding}"] = lambda url=url, coding=coding: seconds(
-                    "-H", f"Accept-Encoding: {coding}", url
-                )
+                runners[f"{name}, csv, {coding}"] = partial(seconds, "-H", f"Accept-Encoding: {coding}", url)
                 workers[f"{name}, csv, {coding}"] = server.pids()[0]
     return runners, workers
 
@@ -222,7 +221,16 @@ def _datasette(database: Path) -> Iterator[str]:
     """The address of the table's streamed CSV."""
     port = free_port()
     options = ["--setting", "max_csv_mb", "0", "--setting", "sql_time_limit_ms", "300000"]
-    command = [environment.python(), "-m", "datasette", "serve", database, "--port", str(port), *options]
+    command: list[str | Path] = [
+        environment.python(),
+        "-m",
+        "datasette",
+        "serve",
+        database,
+        "--port",
+        str(port),
+        *options,
+    ]
     with processes.serving(command, port):
         url = f"http://127.0.0.1:{port}/people/people.csv"
         eventually(lambda: processes.answers(port, "/people/people.csv?_size=1"), 60)

@@ -168,7 +168,7 @@ def post(connection: socket.socket, answers: BinaryIO, path: str, numbers: range
 def bare_us(programs: Path, count: int, events: int) -> float:
     """CPU µs a delivery of send(2) alone: the limit on this machine."""
     port = free_port()
-    command = [programs / "bare_send", str(port), str(count), str(events), str(EVENT_BYTES)]
+    command: list[str | Path] = [programs / "bare_send", str(port), str(count), str(events), str(EVENT_BYTES)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         try:
             time.sleep(0.3)

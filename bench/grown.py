@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench import plot
@@ -27,7 +27,7 @@ class Grown:
     what: str
     curves: tuple[Curve, ...]
     columns: tuple[str, ...]
-    rows: list[tuple[object, ...]]
+    rows: Sequence[tuple[object, ...]]
     y: Label
     x: Label = plot.number
     more: str = ""

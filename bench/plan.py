@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from settings import ROOT, Settings
 
@@ -72,7 +72,7 @@ class Need:
 
 def need(streams: int, measured: Measured) -> Need:
     """Return what they take: as many workers as ``MAX_STREAMS`` and the work ask for, whichever is more."""
-    most = next(each.default for each in fields(Settings) if each.name == "MAX_STREAMS")
+    most = Settings().MAX_STREAMS
     work = streams * EVENTS_A_STREAM_S * measured.delivery_us / 1e6
     cores = (work + streams * measured.idle_core / measured.idle_streams) / FULL
     workers = max(math.ceil(streams / (most * FULL)), math.ceil(cores))

@@ -41,7 +41,7 @@ def serving(
     Raises AssertionError when nobody listens, with the last line that the process wrote.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_PEERS}
-    environ = inherited | {"PYTHONPATH": str(ROOT)} | (env or {})
+    environ = {**inherited, "PYTHONPATH": str(ROOT), **(env or {})}
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([*map(str, command)], cwd=cwd, env=environ, stdout=said, stderr=said)
         try:

@@ -63,8 +63,7 @@ class SQLiteLog:
         self._shared = SharedBell(path.with_name(path.name + "-bell"), self._ring_changed)
 
     def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
-        heavy = _is_heavy(events)
-        return self._commits.do(lambda: self._streams.create(path, config, events, closed), path, heavy)
+        return self._commits.do(lambda: self._streams.create(path, config, events, closed), path, _is_heavy(events))
 
     def append(
         self,

@@ -18,9 +18,9 @@ from typing import Protocol
 from isal import isal_zlib
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 LEVEL = 1
 STEP_BYTES = 64 * 1024

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -20,12 +21,12 @@ from typing import Any, Final, TypeVar
 import gevent
 import gevent.socket
 
+from streaming.alarms import Alarm
 from streaming.connections import RESPONSE, plain_socket, send_file
 from streaming.links import SWEEP_S, links
 
 Item = TypeVar("Item")
 
-_TIMER_S = 3600.0
 # A client that takes its file this quickly may have this much of it queued (gunicorn.conf.py has what the others may):
 # a third less CPU. Of a file it is the page cache's own memory.
 _QUICK_S = 0.01
@@ -61,8 +62,8 @@ class Link:
     """
 
     __slots__ = (
-        "_acked", "_closed", "_drainable", "_greenlet", "_half_closed", "_parked_bytes", "_probe", "_progress_at",
-        "_queued", "_timer", "_waiting", "beside", "beside_events", "chunked", "draining", "environ", "events",
+        "_acked", "_alarm", "_closed", "_drainable", "_greenlet", "_half_closed", "_parked_bytes", "_probe",
+        "_progress_at", "_queued", "_waiting", "beside", "beside_events", "chunked", "draining", "environ", "events",
         "expired", "gone", "slow", "socket",
     )  # fmt: skip
 
@@ -74,7 +75,9 @@ class Link:
         self.gone = self.slow = False
         self.beside = self.beside_events = 0
         self.draining = links.draining
-        self.expired = False
+        ends_at = environ.get(ENDS_AT, math.inf)
+        self.expired = ends_at <= time.time()
+        self._alarm = None if self.expired or ends_at == math.inf else Alarm(ends_at, self._expire)
         self._probe = probe
         self._drainable = drainable
         self._greenlet = gevent.getcurrent()
@@ -83,11 +86,7 @@ class Link:
         self._closed = False
         self.environ = environ
         self._progress_at = time.monotonic()
-        self._acked = -1
-        self._queued = 0
-        self._timer: Any = None
-        if (ends_at := environ.get(ENDS_AT)) is not None:
-            self._expire_at(ends_at)
+        self._acked, self._queued = -1, 0
         self._parked_bytes = 0
         self.events = 0
         links.add(self)
@@ -97,8 +96,9 @@ class Link:
             links.ended_bytes += self.sent_bytes
             links.ended_events += self.events
         self._closed = True
-        if self._timer is not None:
-            self._timer.close()
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None  # it holds this link
         self._queue(0)
         links.discard(self)
 
@@ -210,22 +210,10 @@ class Link:
         if self._drainable:
             self.interrupt()
 
-    def _expire_at(self, ends_at: float) -> None:
-        left_s = ends_at - time.time()
-        self.expired = left_s <= 0
-        if not self.expired:
-            # The machine's clock may be set meanwhile, and a timer can wait for years only in theory.
-            self._timer = gevent.get_hub().loop.timer(min(left_s, _TIMER_S))
-            self._timer.start(self._expire, ends_at)
-
-    def _expire(self, ends_at: float) -> None:
-        """In the hub: the time has come, or the longest that a timer is set for."""
-        self._timer.close()
-        self._timer = None
-        if not self._closed:
-            self._expire_at(ends_at)
-        if self.expired:
-            self.interrupt()
+    def _expire(self) -> None:
+        """In the hub: the token's time has come."""
+        self.expired = True
+        self.interrupt()
 
     def interrupt(self) -> None:
         if self._waiting:

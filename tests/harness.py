@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 
 
-def eventually(predicate: Callable[[], T], timeout_s: float = 5.0, what: str = "") -> T:
+def eventually(predicate: Callable[[], T | None], timeout_s: float = 5.0, what: str = "") -> T:
     """Return the first true value of ``predicate``; AssertionError when there is none within ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not (value := predicate()):

@@ -78,15 +78,15 @@ class PostgresServer:
         """Run each statement, in one transaction where there are several."""
         with self.connect(database) as connection:
             if len(statements) == 1:
-                connection.execute(statements[0])  # type: ignore[call-overload]  # a test's own SQL
+                connection.execute(statements[0])
                 return
             with connection.transaction():
                 for each in statements:
-                    connection.execute(each)  # type: ignore[call-overload]  # a test's own SQL
+                    connection.execute(each)
 
     def query(self, statement: str, values: Sequence[Any] = (), database: str = "postgres") -> list[tuple[Any, ...]]:
         with self.connect(database) as connection:
-            return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload]  # a test's own SQL
+            return connection.execute(statement, values or None).fetchall()
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         return psycopg.connect(self.url(database), autocommit=True)
