@@ -173,7 +173,7 @@ class Resumables(Protocol):
         ...
 
     def expires_at(self, id: str) -> float:
-        """Return when (seconds since 1970) it expires, if nothing happens. Raises NoUpload."""
+        """Return when (seconds since 1970) it expires, if nothing happens. Raises NoUpload, StoreError."""
         ...
 
     def expire_within(self, id: str, seconds: float) -> None:

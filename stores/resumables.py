@@ -121,8 +121,12 @@ class FileResumables:
 
     def expires_at(self, id: str) -> float:
         for path in (self.path(id), self.path(id, _KNOWN)):
-            with contextlib.suppress(OSError):
+            try:
                 return path.stat().st_mtime + self._keep_s
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError("This upload cannot be read.") from error
         raise NoUpload("There is no such upload.")
 
     def expire_within(self, id: str, seconds: float) -> None:

@@ -22,11 +22,15 @@ _KEEP = 4
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """``run``: its id; ``asked``: what it was asked, as ``digest`` of it; ``number``: how many runs there have been."""
+    """``run``: its id; ``asked``: what it was asked, as ``digest`` of it; ``number``: how many runs there have been.
+
+    ``after``: of a key, how many its chat had had before; -1 where that is not known.
+    """
 
     run: str
     asked: str
     number: int = 0
+    after: int = -1
 
 
 _decode = msgspec.json.Decoder(Entry).decode
@@ -56,7 +60,7 @@ class Index:
     def claim(self, name: str, entry: Entry, before: Entry | None) -> bool:
         """Let ``entry`` count from now on; False: what counts is no longer ``before``, and nothing was changed."""
         number = before.number + 1 if before else 1
-        event = json_event({"run": entry.run, "asked": entry.asked, "number": number})
+        event = json_event({"run": entry.run, "asked": entry.asked, "number": number, "after": entry.after})
         try:
             self._log.append(INDEX + name, [event], create=self._config, seq=f"{number:012d}")
         except SequenceRegression:

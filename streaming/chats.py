@@ -85,6 +85,7 @@ class Chats:
         for _ in range(_ATTEMPTS):
             before = self._index.find(names[0]) if names else None
             if before and self._joinable(ask, before):
+                self._complete(ask, before, names)
                 chat_counters.JOINED.inc()
                 return before.run, False
             try:
@@ -159,13 +160,21 @@ class Chats:
     def _found_by(self, ask: Ask, run: ChatRun, names: list[str], before: Entry | None) -> bool:
         """Make the run's stream, which is found by ``names`` from now on; False when others have made another."""
         self._store.create(run.path, self._config, run.begin())
-        entry = Entry(run.id, ask.body if ask.key else ask.same)
+        latest = self._index.find(names[1]) if names[1:] else None
+        entry = Entry(run.id, ask.body if ask.key else ask.same, after=latest.number if latest else 0)
         if names and not self._index.claim(names[0], entry, before):
             self._store.delete(run.path)
             return False
         for name in names[1:]:
             self._name(name, Entry(run.id, ask.same))
         return True
+
+    def _complete(self, ask: Ask, joined: Entry, names: list[str]) -> None:
+        """Let the chat, too, lead to the run that its key has led to: who began it was killed between the two."""
+        if names[1:]:
+            latest = self._index.find(names[1])
+            if (latest.number if latest else 0) == joined.after:
+                self._index.claim(names[1], Entry(joined.run, ask.same), latest)
 
     def _name(self, name: str, entry: Entry) -> None:
         for _ in range(_ATTEMPTS):

@@ -735,7 +735,7 @@ def copied(log: MemoryLog, store: Any, fail: Callable[[], None]) -> tuple[list[t
             yield Event(b"%d " % number, "text")
             yield None
             gevent.sleep(chat_copy.JOIN_S * 1.1)
-        yield Event(b"stop", "finish")
+        yield Event(b'{"finish_reason":"stop","usage":null}', "finish")
 
     run.start(model, ExitStack(), lambda *_: told.set())
     assert told.is_set() or told.wait(20.0)
@@ -785,4 +785,38 @@ def test_a_run_that_could_not_be_begun_is_ended(settings: Settings, monkeypatch:
     assert events[-1] is not None
     assert (events[-1].type, log.state(f"chats/{run_id}").closed) == ("error", True)
     assert not log.paths("slots/")
+    log.dispose()
+
+
+def test_a_run_that_its_chat_was_not_told_of_is_found_by_who_joins_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was killed after the key led to it and before the chat did; an older question moves nothing back."""
+    log = MemoryLog()
+    chats = Chats(log, Lease(log), settings)
+
+    def asked(number: int) -> Ask:
+        return Ask("a-chat", "caller", same=f"{number}", key=f"key-{number}", body=f"{number}")
+
+    def model() -> Iterator[Event]:
+        yield Event(b'{"finish_reason":"stop","usage":null}', "finish")
+
+    def begun(number: int) -> str:
+        return chats.begin(asked(number), Parts("", "a-model", 0, 0), model)[0]
+
+    def killed(*_: object) -> None:
+        raise gevent.GreenletExit
+
+    first = begun(1)
+    assert chats.find("a-chat") == first
+    with monkeypatch.context() as patch:
+        patch.setattr(Chats, "_name", killed)
+        with pytest.raises(gevent.GreenletExit):
+            begun(2)
+    assert chats.find("a-chat") == first
+    second = begun(2)
+    assert chats.find("a-chat") == second != first
+    chats.settle(first)
+    assert begun(1) == first
+    assert chats.find("a-chat") == second
     log.dispose()

@@ -311,7 +311,7 @@ def test_what_cannot_be_opened_has_not_gone(store: FileResumables, root: Path) -
     aside = file.rename(root / "aside")
     file.symlink_to(file.name)
     descriptors = len(os.listdir("/proc/self/fd"))
-    for work in (store.hold, store.whole):
+    for work in (store.hold, store.whole, store.expires_at):
         with pytest.raises(StoreError) as caught:
             work(ID)
         assert type(caught.value) is StoreError
