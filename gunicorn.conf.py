@@ -11,6 +11,7 @@ monkey.patch_all()
 
 import contextlib  # noqa: E402
 import gc  # noqa: E402
+import logging  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import socket  # noqa: E402
@@ -27,6 +28,7 @@ for _name, _module in tuple(sys.modules.items()):
     if _name != __name__ and _file.is_relative_to(ROOT) and "site-packages" not in _file.parts:
         del sys.modules[_name]
 
+import access_log  # noqa: E402
 import flags  # noqa: E402
 import processors  # noqa: E402
 import settings  # noqa: E402
@@ -61,7 +63,8 @@ forwarded_allow_ips = ""
 # A second way into the server that nothing here needs.
 control_socket_disable = True
 accesslog = "-"
-access_log_format = '%(h)s "%(r)s" %(s)s %(B)s bytes %(L)s s'
+access_log_format = access_log.FORMAT
+logger_class = "access_log.AccessLog"
 
 
 def on_starting(server: Any) -> None:
@@ -128,14 +131,18 @@ def post_worker_init(worker: Any) -> None:
         if listener.family in (socket.AF_INET, socket.AF_INET6):
             _tune(listener)
     import housekeeping
+    from streaming import lost
 
+    worker.log.error_log.addFilter(lost.is_told)
     housekeeping.begin(worker.app.wsgi(), worker.sockets)
     # What is loaded by now stays: a full collection of it stalled every stream for 38 ms.
     gc.collect()
     gc.freeze()
     # Each open stream is some hundred objects that stay: looked through every 700, they cost 200 of the 1,250 µs of a
-    # connect.
-    gc.set_threshold(20_000, 10, 10)
+    # connect. All of them at once, for 10,000 streams, hold up the worker for 250 ms: now and then only (housekeeping).
+    gc.set_threshold(10_000, 3, 2**31 - 1)
+    # No format here names a thread, and for each line gevent would make a record of its greenlet's: 5 % of a request.
+    logging.logThreads = False
     # Threads make exports and hash uploads: Python takes its lock from them for the event loop only after so long, and
     # with four exports at once the loop waited for several turns of 5 ms.
     sys.setswitchinterval(0.0005)

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,8 @@ from streaming import metrics
 from streaming.leases import RENEW_S
 
 _KEEP_S = 60.0
+# Of the younger objects: some ten thousand each.
+_COLLECTIONS = 10
 log = logging.getLogger("perennial")
 
 
@@ -31,6 +34,7 @@ def begin(app: Flask, listeners: Sequence[Any] = ()) -> None:
     def keep() -> None:
         while True:
             do_each(sweeps(app))
+            collect()
             gevent.sleep(_KEEP_S)
 
     def renew() -> None:
@@ -45,6 +49,12 @@ def begin(app: Flask, listeners: Sequence[Any] = ()) -> None:
     for_ever = (keep, renew, app.extensions["chats"].listen, app.extensions["reports"].report)
     keepers = [*(gevent.spawn(each) for each in for_ever), *watch.greenlets]
     atexit.register(gevent.killall, keepers)  # before the stores are disposed of, which was registered earlier
+
+
+def collect() -> None:
+    """Free what refers to itself and has lived for long, where enough has come for that since the last time."""
+    if gc.get_count()[-1] >= _COLLECTIONS:
+        gc.collect()
 
 
 def do_each(tasks: Sequence[Callable[[], object]]) -> None:

@@ -137,27 +137,31 @@ class FileResumables:
 
     def sweep(self) -> Sequence[str]:
         expired = []
-        for id in {path.name.partition(".")[0] for path in self._folder.glob("*")}:
+        for id in self.disk.do(self._all_old):  # in a thread: there may be thousands of them
             with contextlib.suppress(StoreError, OSError):
-                if ID.fullmatch(id) and self._old(id) and (held := self._hold_stray(id)) is not None:
+                held = self._hold_stray(id)
+                if held and self._old(id):
                     if self.path(id, _KNOWN).exists() and not held.upload.over:
                         expired.append(id)
                     held.forget()
+                elif held:  # somebody wrote to it meanwhile
+                    held.release()
         return expired
+
+    def _all_old(self) -> list[str]:
+        ids = {path.name.partition(".")[0] for path in self._folder.glob("*")}
+        return [id for id in ids if ID.fullmatch(id) and self._old(id)]
 
     def _old(self, id: str) -> bool:
         """Whether it has expired, or is a part of an upload that was never quite made."""
-        try:
-            self.look(id)
-        except NoUpload:
-            return self.expires_at(id) - self._keep_s < time.time() - _STRAY_S
-        return self.expires_at(id) < time.time()
+        with contextlib.suppress(StoreError):
+            kept_s = self._keep_s if self.path(id, _KNOWN).exists() else _STRAY_S
+            return self.expires_at(id) - self._keep_s + kept_s < time.time()
+        return False
 
     def _hold_stray(self, id: str) -> Held | None:
-        try:
+        with contextlib.suppress(NoUpload):
             return self.hold(id)
-        except NoUpload:
-            pass
         descriptor = self._locked(id)
         return None if descriptor is None else Held(self, Upload(id, ""), descriptor)  # None: it is being made
 
@@ -218,8 +222,7 @@ class Held:
         path, root = self._store.path(self.upload.id), self._store.root
         final = link_free(self._disk, path, root, numbered(name))
         self._disk.sync_folder(root)
-        status = os.fstat(self.fileno())
-        self.change(replace(self.upload, length=size, finished=final, size=size, inode=status.st_ino))
+        self.change(replace(self.upload, length=size, finished=final, size=size, inode=os.fstat(self.fileno()).st_ino))
         path.unlink(missing_ok=True)
         self._store.path(self.upload.id, _JOINS).unlink(missing_ok=True)
         return self.upload

@@ -149,8 +149,7 @@ class SQLiteLog:
         count = sum(self._commits.do(partial(self._streams.expire, path, None), path, heavy=True) for path in paths)
         if untouched_s is not None:
             idle = now - untouched_s
-            rows = self._look(lambda: list(sqlite_rows.paths(self._db, prefix, "")))
-            for path in [row.path for row in rows if row.touched <= idle]:
+            for path in self._look(lambda: sqlite_rows.untouched(self._db, prefix, idle)):
                 count += self._commits.do(partial(self._streams.expire, path, idle), path, heavy=True)
         for stream in self._look(lambda: sqlite_rows.aging(self._db)):
             while self._commits.do(partial(self._streams.retain, stream), heavy=True):

@@ -22,6 +22,8 @@ COLUMNS = (
 _config = msgspec.json.Decoder(Config)
 # Each append reads one and writes it again; there are as many as ways to make a stream.
 _CONFIGS = 1024
+# Sorts after all that a path is made of.
+_LAST = "\U0010ffff"
 
 
 class Row(NamedTuple):
@@ -176,6 +178,14 @@ def paths(db: sqlite3.Connection, prefix: str, after: str) -> Iterator[Row]:
         if not row.path.startswith(prefix):
             return
         yield row
+
+
+def untouched(db: sqlite3.Connection, prefix: str, since: float) -> list[str]:
+    """Return the paths of the streams that begin with ``prefix`` and were last touched at ``since`` or before."""
+    rows = db.execute(
+        "SELECT path FROM streams WHERE path >= ? AND path < ? AND touched <= ?", (prefix, prefix + _LAST, since)
+    )
+    return [path for (path,) in rows]
 
 
 def over(db: sqlite3.Connection, now: float) -> list[str]:

@@ -24,6 +24,8 @@ from stores.disk import Disk, GrowingFile, store_error
 from stores.errors import NameTaken, StoreError
 from streaming.file_names import numbered
 
+_PART = ".part-"
+
 
 class FileUploads:
     """Uploads into the folder ``root``."""
@@ -43,15 +45,10 @@ class FileUploads:
     def sweep(self, age_s: float) -> int:
         """Delete the parts that a killed process left behind, unwritten for ``age_s`` seconds; return how many.
 
-        Their age alone says nothing: a clock that is set makes the part of a living one old.
+        Their age alone says nothing: a clock that is set makes the part of a living one old. Thousands of uploads at
+        once have thousands of parts: they are looked through in a thread.
         """
-        limit = time.time() - age_s
-        swept = 0
-        for part in self._root.glob(".part-*"):
-            with contextlib.suppress(FileNotFoundError, StoreError):
-                if part.stat().st_mtime < limit and _nobodys(part):
-                    part.unlink()
-                    swept += 1
+        swept: int = self._disk.do(_swept, self._root, time.time() - age_s)
         return swept
 
     def dispose(self) -> None:
@@ -64,7 +61,7 @@ class Part:
     def __init__(self, root: Path, disk: Disk) -> None:
         self._root = root
         self._disk = disk
-        self._path = root / f".part-{secrets.token_hex(8)}"
+        self._path = root / f"{_PART}{secrets.token_hex(8)}"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = GrowingFile(disk, os.open(self._path, flags, 0o644))
@@ -148,6 +145,17 @@ def locked(path: Path) -> int | None:
 def _close(descriptor: int) -> None:
     if descriptor >= 0:
         os.close(descriptor)
+
+
+def _swept(root: Path, limit: float) -> int:
+    swept = 0
+    with os.scandir(root) as found:
+        for entry in found:
+            with contextlib.suppress(FileNotFoundError, StoreError):
+                if entry.name.startswith(_PART) and entry.stat().st_mtime < limit and _nobodys(Path(entry.path)):
+                    os.unlink(entry.path)
+                    swept += 1
+    return swept
 
 
 def _nobodys(path: Path) -> bool:

@@ -28,6 +28,9 @@ log = logging.getLogger("perennial.wire")
 SWEEP_S = 2.0
 _EITHER_END = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 
+# Of a thousand that leave in one moment the others are heard of in the next turns.
+_AT_ONCE = 16
+
 
 class Links:
     """All open responses of this worker.
@@ -118,7 +121,7 @@ class Links:
 
     def _hung_up(self) -> None:
         loop = gevent.get_hub().loop
-        for fd, mask in self._epoll.poll(0):
+        for fd, mask in self._epoll.poll(0, _AT_ONCE):
             if link := self._by_fd.get(fd):
                 loop.run_callback(link.hung_up, not mask & (select.EPOLLHUP | select.EPOLLERR))
 
@@ -126,10 +129,12 @@ class Links:
         """Cut those that do not read: each holds a greenlet, and the kernel's buffers."""
         while True:
             gevent.sleep(SWEEP_S)
-            now = time.monotonic()
-            for link in [link for link in self._open if link.stalled(now, self._send_timeout_s)]:
-                log.info("a client that has not read for %g s is cut", self._send_timeout_s)
-                gevent.get_hub().loop.run_callback(link.give_up)
+            pace = Pace()
+            for link in self:
+                if link in self._open and link.stalled(time.monotonic(), self._send_timeout_s):
+                    log.info("a client that has not read for %g s is cut", self._send_timeout_s)
+                    gevent.get_hub().loop.run_callback(link.give_up)
+                pace.rest()
 
 
 links = Links()

@@ -39,6 +39,7 @@ PURE = {
         "rates",
         "upload_draft",
         "conditions",
+        "lost",
         "media_types",
         "memory",
         "grants",
@@ -56,11 +57,22 @@ PURE = {
 # What stores promise: all that the others may know of them.
 PROTOCOLS = ("stores.base", "stores.bodies", "stores.tables")
 PACKAGES = {"blueprints", "streaming", "stores", "llm"}
-MODULES = {"app", "wsgi", "worker", "relief", "flags", "housekeeping", "processors", "doctor", "settings"}
+MODULES = {"access_log", "app", "wsgi", "worker", "relief", "flags", "housekeeping", "processors", "doctor", "settings"}
 # Who (a module, a package, or a kind of module) may import which of ours; a package means all its modules.
 MAY_IMPORT = {
     "wsgi": {"app", "flags"},
-    "gunicorn.conf": {"app", "settings", "worker", "relief", "flags", "housekeeping", "processors", "streaming"},
+    "access_log": set(),
+    "gunicorn.conf": {
+        "access_log",
+        "app",
+        "settings",
+        "worker",
+        "relief",
+        "flags",
+        "housekeeping",
+        "processors",
+        "streaming",
+    },
     "worker": {"relief", "streaming"},
     "relief": {"streaming.memory"},
     "flags": set(),
