@@ -207,6 +207,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
                 raise
             finally:
                 self._idle.pop(greenlet, None)
+        timeout.__traceback__ = None  # its frames have it, and only the collector would free both
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         greenlet = gevent.getcurrent()

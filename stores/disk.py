@@ -153,11 +153,14 @@ def _result(job: Any) -> Any:
     except BaseException:
         job.wait()
         raise
-    if isinstance(error, FileExistsError):
-        raise error
-    if error is not None:
-        raise store_error(error) from error
-    return result
+    try:
+        if isinstance(error, FileExistsError):
+            raise error
+        if error is not None:
+            raise store_error(error) from error
+        return result
+    finally:
+        del error, job  # it has this frame: only the collector would free both
 
 
 def _outcome(work: Callable[..., Any], *args: Any) -> tuple[Any, OSError | None]:

@@ -28,7 +28,6 @@ from stores.bodies import Feed, Upload
 from stores.disk import Disk, GrowingFile, store_error, write_whole
 from stores.errors import NoUpload, PartMissing, StoreError
 from stores.uploads import link_free, lock, locked
-from streaming.file_names import numbered
 
 FOLDER = ".resumable"
 ID = re.compile("[A-Za-z0-9_-]{16,64}")
@@ -220,7 +219,7 @@ class Held:
     def finish(self, name: str) -> Upload:
         size = self.sync()
         path, root = self._store.path(self.upload.id), self._store.root
-        final = link_free(self._disk, path, root, numbered(name))
+        final = link_free(self._disk, path, root, name)
         self._disk.sync_folder(root)
         self.change(replace(self.upload, length=size, finished=final, size=size, inode=os.fstat(self.fileno()).st_ino))
         path.unlink(missing_ok=True)

@@ -208,14 +208,17 @@ def _receiver(connection: Any) -> Callable[[memoryview], int | None]:
 
     def receive(block: memoryview) -> int | None:
         nonlocal received
-        try:
-            count: int = receive_into(block, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            fast, received = received >= _FAST_BYTES, 0
-            return receive(block) if fast and poll.poll(_LINGER_MS) else None
-        except OSError:  # a reset, or a network that was lost: not the disk's
-            return 0
-        received += count
-        return count
+        while True:
+            try:
+                count: int = receive_into(block, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                fast, received = received >= _FAST_BYTES, 0
+                if not (fast and poll.poll(_LINGER_MS)):
+                    return None
+            except OSError:  # a reset, or a network that was lost: not the disk's
+                return 0
+            else:
+                received += count
+                return count
 
     return receive

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 NAME_BYTES = 200
@@ -16,14 +15,12 @@ def plain(name: str) -> str:
     return printable.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore")
 
 
-def numbered(name: str) -> Iterator[str]:
-    """Yield ``name``, then "name (2)", "name (3)", …, the number before the suffix, without an end."""
-    yield name
+def numbered(name: str, number: int) -> str:
+    """Return ``name`` as the first of its kind, then "name (2)", "name (3)", …, the number before the suffix."""
+    if number == 1:
+        return name
     stem, dot, suffix = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-    number = 1
-    while True:
-        number += 1
-        yield f"{stem} ({number}){dot}{suffix}"
+    return f"{stem} ({number}){dot}{suffix}"
 
 
 def disposition(name: str) -> str:

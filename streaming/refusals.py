@@ -40,6 +40,8 @@ def http_error(error: HTTPException) -> Response:
     response.headers.extend(
         (name, value) for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")
     )
+    # The request has it, and its frames have the request: only the collector would free them.
+    error.__traceback__ = error.__context__ = None
     return response
 
 

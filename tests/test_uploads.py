@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -246,3 +247,47 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3, 4, 5, 63, 64, 65, 1000])
+def test_the_next_of_many_names_is_found_by_looking_at_few(
+    uploads: Uploads, root: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """The thousandth file of one name tries no thousand: it took a second, and left its worker as much to collect."""
+    for number in range(1, taken + 1):
+        (root / ("a.txt" if number == 1 else f"a ({number}).txt")).touch()
+    looked: list[object] = []
+    exists, link = os.path.lexists, os.link
+    monkeypatch.setattr(os.path, "lexists", lambda path: looked.append(path) or exists(path))
+    monkeypatch.setattr(os, "link", lambda *paths: looked.append(paths) or link(*paths))
+    assert store(uploads, "a.txt", b"x") == f"a ({taken + 1}).txt"
+    assert len(looked) < 25
+
+
+def test_a_name_that_is_taken_meanwhile_is_passed_over(
+    uploads: Uploads, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the link another worker was quicker."""
+    (root / "a").touch()
+    link = os.link
+
+    def raced(source: Path, name: Path) -> None:
+        if name.name == "a (2)":
+            name.touch()
+        link(source, name)
+
+    monkeypatch.setattr(os, "link", raced)
+    assert store(uploads, "a", b"x") == "a (3)"
+
+
+def test_what_fails_in_a_thread_leaves_nothing_to_collect(uploads: Uploads, root: Path) -> None:
+    """A name that was taken is no garbage: with thousands of uploads that held up their worker."""
+    store(uploads, "a", b"x")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            store(uploads, "a", b"x")
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
