@@ -241,6 +241,7 @@ class TablesContract:
         objects = parsed_ndjson(read(tables, query, "ndjson"))
         assert all(list(each) == list(query.columns) for each in objects)
         assert [tuple(map(from_json, each.values(), row)) for each, row in zip(objects, rows, strict=True)] == rows
+        tables.dispose()  # each example opens a connection of its own
 
     @pytest.mark.parametrize("name", ['say "hi"', "it's", "a,b", "select", "Ünïcode 字", "%s ? :x", "back`tick", "[b]"])
     def test_any_name_is_only_a_name(self, database: Database, name: str) -> None:
