@@ -233,3 +233,22 @@ def test_none_named_is_what_a_container_may_use(tmp_path: Path, told: str, most:
     assert processors.workers(0, False, file) == min(allowed, most or allowed)
     assert processors.workers(0, True, file) == 1
     assert processors.workers(3, True, file) == 3
+
+
+def reloaded(server: LiveServer) -> int:
+    """The master's resident memory in MiB, after a reload by which all workers are new."""
+    before = set(server.pids())
+    server.signal(signal.SIGHUP)
+    eventually(lambda: (now := set(server.pids())) and not now & before, 30.0, "new workers")
+    assert server.get("/healthz")[0] == 200
+    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 2**20
+
+
+@pytest.mark.slow(20)
+def test_reloads_leave_nothing_in_the_master(live_server: Callable[..., LiveServer]) -> None:
+    """The code that was replaced goes: with it the master, and each worker forked from it, grew by 4 MiB each time."""
+    server = live_server()
+    settled = [reloaded(server) for _ in range(3)][-1]
+    assert [reloaded(server) for _ in range(5)][-1] - settled < 10
+    server.stop()
