@@ -414,7 +414,7 @@ def test_an_endless_query_ends_at_once(database: Database, pause_s: float) -> No
         began = time.perf_counter()
         rows.close()  # type: ignore[attr-defined]
         eventually(lambda: native_threads() <= threads and not database.open_files(), 1.0)
-        assert time.perf_counter() - began < 0.2  # some milliseconds, and room for a busy machine
+        assert time.perf_counter() - began < 0.5  # some milliseconds, and room for a busy machine
 
 
 def test_a_reader_that_stops_leaves_nothing(database: Database) -> None:
