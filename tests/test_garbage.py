@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
+import gevent
 import pytest
 from flask import Flask
+
+from worker import PerennialWorker
 
 REQUESTS = 20
 # Werkzeug's own matching of a path, and its client for tests, leave functions that refer to themselves.
@@ -26,5 +29,21 @@ def test_a_request_leaves_nothing_to_collect(make_app: Callable[..., Flask], pat
         for _ in range(REQUESTS):
             client.get(path).close()
         assert gc.collect() <= REQUESTS * _ITS_OWN
+    finally:
+        gc.enable()
+
+
+def test_a_wait_that_was_too_long_leaves_nothing_to_collect() -> None:
+    """A crowd whose heads never come is ended by the thousand: a time-out lets go of the frames it went through."""
+    worker = PerennialWorker.__new__(PerennialWorker)
+    worker._idle = {}
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(REQUESTS):
+            with worker._deadline(number, 0.001):
+                gevent.sleep(5)
+        assert not worker._idle
+        assert gc.collect() < REQUESTS
     finally:
         gc.enable()
