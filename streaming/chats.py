@@ -166,7 +166,7 @@ class Chats:
             self._store.delete(run.path)
             return False
         for name in names[1:]:
-            self._name(name, Entry(run.id, ask.same))
+            self._name(name, Entry(run.id, ask.same), latest)
         return True
 
     def _complete(self, ask: Ask, joined: Entry, names: list[str]) -> None:
@@ -176,10 +176,11 @@ class Chats:
             if (latest.number if latest else 0) == joined.after:
                 self._index.claim(names[1], Entry(joined.run, ask.same), latest)
 
-    def _name(self, name: str, entry: Entry) -> None:
+    def _name(self, name: str, entry: Entry, latest: Entry | None) -> None:
         for _ in range(_ATTEMPTS):
-            if self._index.claim(name, entry, self._index.find(name)):
+            if self._index.claim(name, entry, latest):
                 return
+            latest = self._index.find(name)
 
     def _joinable(self, ask: Ask, before: Entry) -> bool:
         if ask.key and before.asked != ask.body:
