@@ -1,7 +1,7 @@
 """gunicorn's log, with an access line that costs what is in it.
 
 gunicorn makes an atom of every header and every variable of the environ for each line, some eighty of them, of which
-our format has five: 150 of the 1,100 µs of a small request.
+our format has five: 59 µs a line, where these take 11.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def post_worker_init(worker: Any) -> None:
     # Each open stream is some hundred objects that stay: looked through every 700, they cost 200 of the 1,250 µs of a
     # connect. All of them at once, for 10,000 streams, hold up the worker for 250 ms: now and then only (housekeeping).
     gc.set_threshold(10_000, 3, 2**31 - 1)
-    # No format here names a thread, and for each line gevent would make a record of its greenlet's: 5 % of a request.
+    # No format here names a thread, and for each line gevent would make a record of its greenlet's: 14 of its 41 µs.
     logging.logThreads = False
     # Threads make exports and hash uploads: Python takes its lock from them for the event loop only after so long, and
     # with four exports at once the loop waited for several turns of 5 ms.

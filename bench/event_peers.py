@@ -75,7 +75,7 @@ def nchan(folder: Path) -> Iterator[Target]:
 def starlette(folder: Path) -> Iterator[Target]:
     """sse-starlette on uvicorn, with uvloop and httptools."""
     port = free_port()
-    command: list[str | Path] = [environment.python(), "-m", "uvicorn", "bench.starlette_peer:app", "--port", str(port)]
+    command = [str(environment.python()), "-m", "uvicorn", "bench.starlette_peer:app", "--port", str(port)]
     command += ["--log-level", "warning", "--no-access-log", "--backlog", "4096"]
     with processes.serving(command, port) as process:
         eventually(lambda: processes.answers(port), 20)

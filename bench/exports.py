@@ -221,16 +221,8 @@ def _datasette(database: Path) -> Iterator[str]:
     """The address of the table's streamed CSV."""
     port = free_port()
     options = ["--setting", "max_csv_mb", "0", "--setting", "sql_time_limit_ms", "300000"]
-    command: list[str | Path] = [
-        environment.python(),
-        "-m",
-        "datasette",
-        "serve",
-        database,
-        "--port",
-        str(port),
-        *options,
-    ]
+    python = str(environment.python())
+    command = [python, "-m", "datasette", "serve", str(database), "--port", str(port), *options]
     with processes.serving(command, port):
         url = f"http://127.0.0.1:{port}/people/people.csv"
         eventually(lambda: processes.answers(port, "/people/people.csv?_size=1"), 60)

@@ -1,8 +1,8 @@
 """What gunicorn's log is spared: connections that were lost on their way.
 
 gunicorn passes over a client that has closed or reset its connection. One that lost its power or its network ends the
-same way for the server, and in its log with a traceback of thirty lines: with a thousand of them at once half of the
-worker's time.
+same way for the server, and in its log with a traceback of thirty lines: with a crowd of them nearly half
+of the worker's work.
 """
 
 from __future__ import annotations
