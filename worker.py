@@ -96,6 +96,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
             environ[BEGAN] = time.monotonic()
             environ[RESPONSE] = start_response.__self__
             environ[bodies.IDLE] = self.idle
+            del environ["wsgi.early_hints"]  # nothing here sends any, and each open stream would keep its closure
             gevent.getcurrent().body = environ["wsgi.input"]
             return application(environ, start_response)
 

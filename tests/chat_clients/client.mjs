@@ -29,7 +29,7 @@ const replay = () => {
   );
 };
 
-// The network fails once a 7 has come.
+// The network fails behind the first 7, whatever else had come with it.
 const losing = async (input, init) => {
   const response = await fetch(input, init);
   const reader = response.body.getReader();
@@ -39,8 +39,9 @@ const losing = async (input, init) => {
       const { done, value } = await reader.read();
       if (done) return controller.close();
       seen += new TextDecoder().decode(value);
-      controller.enqueue(value);
-      if (!/\b7 /.test(seen)) return;
+      const end = seen.search(/\b7 /);
+      if (end < 0) return controller.enqueue(value);
+      controller.enqueue(value.subarray(0, value.length - (seen.length - end - 2)));
       await reader.cancel();
       controller.error(new Error("the network failed"));
     },

@@ -46,7 +46,8 @@ PATIENCE_S = 90.0
 
 @dataclass(frozen=True)
 class Asked:
-    """``seed``: of the first episode, each next one's is one more. ``until``: none begins later (time.monotonic).
+    """``seed``: of the first episode, each next one's is one more. ``until``: none begins later (time.monotonic),
+    but for the first on a stage that was being set up.
 
     ``only``: a kind of stream, ``fault``: one of the server's, each for every episode where it is not empty.
     """
@@ -91,7 +92,7 @@ def survive(stores: str, asked: Asked) -> Told:
         return told
     with stage(stores, asked.seed) as made:
         told.missing = {name: why for name, why in faults.missing(made).items() if why != faults.NONE_HERE}
-        while told.episodes < asked.episodes and time.monotonic() < asked.until:
+        while told.episodes < asked.episodes and (not told.episodes or time.monotonic() < asked.until):
             seed = asked.seed + told.episodes
             try:
                 _episode(made, seed, asked, told)
