@@ -38,7 +38,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 import relief
-from streaming import bodies, heads, runs
+from streaming import bodies, first_writes, heads, runs
 from streaming.accounts import BEGAN
 from streaming.connections import RESPONSE
 from streaming.links import links
@@ -95,6 +95,7 @@ class PerennialWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no ty
         def with_response(environ: dict[str, Any], start_response: Any) -> Any:
             environ[BEGAN] = time.monotonic()
             environ[RESPONSE] = start_response.__self__
+            first_writes.join(start_response.__self__)
             environ[bodies.IDLE] = self.idle
             del environ["wsgi.early_hints"]  # nothing here sends any, and each open stream would keep its closure
             gevent.getcurrent().body = environ["wsgi.input"]

@@ -27,6 +27,13 @@ def interim(environ: Mapping[str, Any], answer: bytes) -> None:
             connection._sock.send(answer, socket.MSG_DONTWAIT)
 
 
+def forget_headers(environ: Mapping[str, Any]) -> None:
+    """Let go of the response's headers, which were sent, unless a line of the access log has some of them."""
+    response = environ.get(RESPONSE)
+    if response is not None and "}o)" not in response.cfg.access_log_format:
+        response.headers.clear()
+
+
 def takes_files(environ: Mapping[str, Any]) -> bool:
     """Whether ``send_file`` works here, once gunicorn has written the headers."""
     return RESPONSE in environ and plain_socket(environ) is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.hub import Waiter
 
+from streaming.connections import forget_headers
 from streaming.framings import Shareable
 from streaming.readers import Follow
 from streaming.wire import Link
@@ -59,6 +60,7 @@ class Parked:
 
         The next heartbeat of its framing says so, too. Raises Interrupted.
         """
+        forget_headers(self._link.environ)
         try:
             self._link.park(self._waiter.get, probe=self._beat)
         finally:

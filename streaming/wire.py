@@ -110,8 +110,6 @@ class Link:
     def park(self, wait: Callable[[], None], probe: Callable[[], bytes | None]) -> None:
         """Do ``wait``, in which others write to the connection and ``probe`` knows what. Raises Interrupted."""
         own, self._probe = self._probe, probe
-        if (response := self.environ.get(RESPONSE)) is not None:
-            response.headers.clear()  # they were sent before
         try:
             self._wait(wait)
         finally:
