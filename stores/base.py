@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from stores.errors import StoreError
 from streaming.events import Event
 
 
@@ -59,6 +60,15 @@ class Producer:
     id: str
     epoch: int
     seq: int
+
+
+class Append(NamedTuple):
+    """One of several appends: what ``Log.append`` is told of it."""
+
+    path: str
+    events: Sequence[Event]
+    producer: Producer | None
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,14 @@ class Log(Protocol):
         ``key``: an idempotency key; again, it adds nothing and returns what the first call did.
         Checked in this order: NoStream, StreamGone; a producer's or key's duplicate returns; StreamClosed, WrongType,
         StaleEpoch, NewEpoch, SequenceGap, SequenceRegression, KeyReused. Closing a closed stream adds nothing.
+        """
+        ...
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        """``append`` each, to as many streams, for less than one by one costs.
+
+        Each happens or not for itself; in the place of one that did not is what it was refused with. What is raised
+        concerns all of them, and tells of none whether it happened.
         """
         ...
 

@@ -24,6 +24,7 @@ from stores.base import START, Config, Log
 from stores.errors import NoStream, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
+from streaming.chat_copy import Copies
 from streaming.chat_index import Entry, Index, digest
 from streaming.chat_parts import Parts
 from streaming.chat_presence import Presence
@@ -67,6 +68,7 @@ class Chats:
         self._settings = settings
         self._index = Index(store, settings.RUN_KEEP_S)
         self._slots = Slots(store, lease, settings.CHAT_RUNS, settings.CHAT_RUNS_PER_CALLER)
+        self._copies = Copies(store)
         self._control = Control(store, lease.worker)
         self._config = Config("application/json", ttl_s=int(settings.RUN_KEEP_S))
         self._runs: dict[str, ChatRun] = {}
@@ -146,7 +148,7 @@ class Chats:
         """Return the id of a new run that answers; None when somebody else began one meanwhile."""
         run_id = "-".join(filter(None, (self._lease.worker, ask.mark, secrets.token_hex(8))))
         parts.message_id = parts.message_id or f"msg-{run_id}"
-        run = ChatRun(self._store, self._lease, run_id, parts, self._settings.CHAT_BYTES)
+        run = ChatRun(self._copies, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
             stack.enter_context(self._slots.holding(run.path, ask.caller))
             if not self._found_by(ask, run, names, before):

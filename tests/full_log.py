@@ -13,7 +13,7 @@ class FullLog:
     """``log``, which refuses each of ``changes`` while ``full``, and the next ``refusals`` of them."""
 
     def __init__(
-        self, log: MemoryLog, changes: Sequence[str] = ("append", "create", "delete", "close", "expire")
+        self, log: MemoryLog, changes: Sequence[str] = ("append", "append_each", "create", "delete", "close", "expire")
     ) -> None:
         self._log = log
         self._changes = changes
