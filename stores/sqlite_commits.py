@@ -117,8 +117,10 @@ class Commits:
         try:
             sqlite_file.patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
             self._begun()
-            self._call(lambda: self._run(writes), native=any(write.heavy for write in writes))
-            self._call(lambda: self._db.execute("COMMIT"), native=True)
+            heavy = any(write.heavy for write in writes)
+            if not heavy:
+                self._run(writes)
+            self._call(lambda: self._end(writes if heavy else ()))
             committed = True
         except sqlite3.Error as error:
             for write in writes:
@@ -128,6 +130,10 @@ class Commits:
                 self._roll_back(writes)
         if committed:
             self._committed([write for write in writes if not write.error])
+
+    def _end(self, writes: Sequence[Write[Any]]) -> None:
+        self._run(writes)
+        self._db.execute("COMMIT")
 
     def _run(self, writes: Sequence[Write[Any]]) -> None:
         for write in writes:
@@ -152,8 +158,8 @@ class Commits:
         except sqlite3.Error:
             pass  # the next BEGIN fails and says so
 
-    def _call(self, job: Callable[[], object], native: bool) -> None:
-        if native and self._native:
+    def _call(self, job: Callable[[], object]) -> None:
+        if self._native:
             self._native.call(job)
         else:
             job()
