@@ -222,7 +222,7 @@ class ChatRun:
             gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _write_direct(self, parts: list[Event]) -> None:
-        ends = not TERMINAL.isdisjoint(part.type for part in parts)
+        ends = bool(parts) and parts[-1].type in TERMINAL
         for direct in tuple(self._direct):
             if ends or not direct.write(parts):
                 self._direct.discard(direct)
