@@ -62,6 +62,14 @@ class Producer:
     seq: int
 
 
+class Create(NamedTuple):
+    """One of several streams to be made: what ``Log.create`` is told of it."""
+
+    path: str
+    config: Config
+    events: Sequence[Event] = ()
+
+
 class Append(NamedTuple):
     """One of several appends: what ``Log.append`` is told of it."""
 
@@ -115,6 +123,13 @@ class Log(Protocol):
 
         Raises StreamExists (another config or another ``closed``; soft-deleted), NoStream (the source of a fork),
         StreamGone (that source is soft-deleted), BadFork, WrongType (a fork's type is not its source's).
+        """
+        ...
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        """``create`` each, in this order: a stream is there only where those before it are.
+
+        They have few events. Raises what one of them is refused with; those before it may be there.
         """
         ...
 

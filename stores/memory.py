@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers
-from stores.base import BEGINNING, START, Append, Appended, Batch, Config, Producer, State
+from stores.base import BEGINNING, START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells
 from stores.errors import BadFork, NoStream, StoreError, StreamExists, StreamGone, UnknownOffset
 from stores.memory_stream import Stream
@@ -40,6 +40,10 @@ class MemoryLog:
             if not asked or stream.closed != closed:
                 raise StreamExists("The stream exists with another configuration.")
             return stream.state()
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events)
 
     def append(
         self,

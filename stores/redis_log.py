@@ -17,7 +17,7 @@ from typing import Any
 
 from stores import offsets
 from stores import redis_answers as answers
-from stores.base import START, Append, Appended, Batch, Config, Producer, State
+from stores.base import START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells
 from stores.errors import StoreError, UnknownOffset
 from stores.redis_bells import Listener
@@ -62,6 +62,10 @@ class RedisLog:
         asked = {"path": path, "config": answers.asked(config), "closed": int(closed), "life": offsets.new_life()}
         answer = self._change("create", asked, events)
         return answers.state(answer)
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events)
 
     def append(
         self,

@@ -20,20 +20,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stores import lifetimes, offsets, sqlite_file, sqlite_rows
-from stores.base import START, Append, Appended, Batch, Config, Producer, State
+from stores.base import START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells, SharedBell
 from stores.errors import NoStream, StoreError, StreamGone
 from stores.producers import Asked
 from stores.sqlite_batches import Batches
 from stores.sqlite_commits import Commits, Write, is_heavy
 from stores.sqlite_deletions import TOLD
-from stores.sqlite_file import prepare
+from stores.sqlite_file import prepare as prepare
 from stores.sqlite_rows import Found
 from stores.sqlite_streams import Streams
 from stores.sqlite_touches import Touches
 from streaming.events import Event
-
-__all__ = ["SQLiteLog", "prepare"]
 
 Result = TypeVar("Result")
 
@@ -64,6 +62,9 @@ class SQLiteLog:
 
     def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
         return self._commits.do(lambda: self._streams.create(path, config, events, closed), [path], is_heavy(events))
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        self._commits.do(lambda: self._streams.create_each(creates), [create.path for create in creates])
 
     def append(
         self,

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers, sqlite_rows
-from stores.base import BEGINNING, START, Appended, Config, State
+from stores.base import BEGINNING, START, Appended, Config, Create, State
 from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
 from stores.producers import Asked, Standing
 from stores.sqlite_deletions import Deletions
@@ -45,6 +45,10 @@ class Streams:
         if not any(lifetimes.same(config, each) for each in known) or bool(stream.row.closed) != closed:
             raise StreamExists("The stream exists with another configuration.")
         return stream.state()
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events, closed=False)
 
     def append(self, path: str, create: Config | None, asked: Asked) -> Appended:
         return self.added(path, create, asked)[0]

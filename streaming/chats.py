@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from settings import Settings
-from stores.base import START, Config, Log
+from stores.base import START, Config, Create, Log
 from stores.errors import NoStream, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
@@ -150,7 +150,7 @@ class Chats:
         parts.message_id = parts.message_id or f"msg-{run_id}"
         run = ChatRun(self._copies, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
-            stack.enter_context(self._slots.holding(run.path, ask.caller))
+            stack.enter_context(self._slots.holding(Create(run.path, self._config, run.begin()), ask.caller))
             if not self._found_by(ask, run, names, before):
                 return None
             self._runs[run_id] = run
@@ -160,8 +160,7 @@ class Chats:
         return run_id
 
     def _found_by(self, ask: Ask, run: ChatRun, names: list[str], before: Entry | None) -> bool:
-        """Make the run's stream, which is found by ``names`` from now on; False when others have made another."""
-        self._store.create(run.path, self._config, run.begin())
+        """Let the run be found by ``names`` from now on; False when others have begun another."""
         latest = self._index.find(names[1]) if names[1:] else None
         entry = Entry(run.id, ask.body if ask.key else ask.same, after=latest.number if latest else 0)
         if names and not self._index.claim(names[0], entry, before):

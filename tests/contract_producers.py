@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import START, Append, Appended, Batch, Config, Log, Producer
+from stores.base import START, Append, Appended, Batch, Config, Create, Log, Producer
 from stores.errors import (
     KeyReused,
     NewEpoch,
@@ -91,6 +91,15 @@ class ProducerContract:
         with pytest.raises(StreamExists):
             log.create("a", other, events("2"))
         assert texts(log, "a") == ["1"]
+
+    def test_none_of_several_is_there_without_those_before_it(self, log: Log) -> None:
+        """Each is made as by a call of its own; where one is refused, those after it are not made."""
+        log.create_each([Create("a", TEXT), Create("b", TEXT, events("x", "y"))])
+        assert (texts(log, "a"), texts(log, "b")) == ([], ["x", "y"])
+        assert not log.create("b", TEXT).created
+        with pytest.raises(StreamExists):
+            log.create_each([Create("a", Config("text/html")), Create("c", TEXT)])
+        assert list(log.paths("")) == ["a", "b"]
 
     @pytest.mark.parametrize("closed", [True, False])
     def test_another_end_is_a_conflict(self, log: Log, closed: bool) -> None:
