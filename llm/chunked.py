@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 LINE_BYTES = 8192
+_SIZE_CHARS = 15
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -24,6 +25,21 @@ class Chunked:
 
     def decode(self, piece: bytes) -> bytes:
         """Return what the piece holds of the body. Raises ValueError."""
+        if (data := self._whole(piece)) is not None:
+            return data
+        return self._decode(piece)
+
+    def _whole(self, piece: bytes) -> bytes | None:
+        """The data of a piece that is one chunk, as nearly each of a model's tokens is; None: it is no such piece."""
+        if self._held or self._left or self._in_trailer:
+            return None
+        end = piece.find(b"\r\n", 0, _SIZE_CHARS + 2)
+        size = piece[:end]
+        if end <= 0 or not _HEX.issuperset(size) or len(piece) != end + 4 + (count := int(size, 16)) or not count:
+            return None
+        return piece[end + 2 : -2] if piece.endswith(b"\r\n") else None
+
+    def _decode(self, piece: bytes) -> bytes:
         if self._held:
             piece = self._held + piece
             self._held = b""
@@ -57,7 +73,7 @@ class Chunked:
             self.ended = not line
         else:
             number = line.partition(b";")[0].strip(b" \t")
-            if not number or len(number) > 15 or not _HEX.issuperset(number):
+            if not number or len(number) > _SIZE_CHARS or not _HEX.issuperset(number):
                 raise ValueError(f"no size of a chunk: {line[:40]!r}")
             if count := int(number, 16):
                 self._left = count + 2

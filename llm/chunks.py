@@ -77,22 +77,29 @@ def read(message: sse.Message) -> Chunk:
     return chunk
 
 
-def events(chunk: Chunk) -> Iterator[Event]:
-    """Yield the events of a chunk: see ``llm.openai``."""
+def events(chunk: Chunk) -> list[Event]:
+    """Return the events of a chunk: see ``llm.openai``."""
+    found: list[Event] = []
     for choice in chunk.choices or ():
         if (delta := choice.delta) is None:
             continue
         if thought := delta.reasoning_content or delta.reasoning:
-            yield Event(thought.encode(), "reasoning")
+            found.append(Event(thought.encode(), "reasoning"))
         if text := delta.content or delta.refusal:
-            yield Event(text.encode(), "text")
-        for call in delta.tool_calls or ():
-            yield json_event(_fragment(call), "tool-call")
-        for annotation in delta.annotations or ():
-            if cited := annotation.url_citation:
-                yield json_event({"url": cited.url, "title": cited.title or cited.url}, "source")
+            found.append(Event(text.encode(), "text"))
+        if delta.tool_calls or delta.annotations:
+            found += _others(delta)
     for url in chunk.citations or ():
-        yield json_event({"url": url, "title": url}, "source")
+        found.append(json_event({"url": url, "title": url}, "source"))
+    return found
+
+
+def _others(delta: _Delta) -> Iterator[Event]:
+    for call in delta.tool_calls or ():
+        yield json_event(_fragment(call), "tool-call")
+    for annotation in delta.annotations or ():
+        if cited := annotation.url_citation:
+            yield json_event({"url": cited.url, "title": cited.title or cited.url}, "source")
 
 
 def _fragment(call: _ToolCall) -> dict[str, Any]:

@@ -212,9 +212,9 @@ def _answer(pieces: Iterator[bytes], attempt: _Attempt) -> Iterator[Event | None
                 continue
             chunk = chunks.read(message)
             usage = chunk.usage or usage
-            for event in chunks.events(chunk):
+            if found := chunks.events(chunk):
                 attempt.started = True
-                yield event
+                yield from found
                 deadline.renew(idle_s)
             for choice in chunk.choices or ():
                 if choice.finish_reason:

@@ -53,6 +53,8 @@ class Decoder:
             return None
         if not piece.endswith(b"\n\n") or b"\r" in piece:
             return None
+        if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2:
+            return [Message(piece[6:-2])]
         blocks = piece[:-2].split(b"\n\n")
         if not all(block.startswith(b"data: ") and b"\n" not in block for block in blocks):
             return None

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from stores.errors import StoreError
 from streaming.events import Event
 
 
@@ -61,6 +62,23 @@ class Producer:
     seq: int
 
 
+class Create(NamedTuple):
+    """One of several streams to be made: what ``Log.create`` is told of it."""
+
+    path: str
+    config: Config
+    events: Sequence[Event] = ()
+
+
+class Append(NamedTuple):
+    """One of several appends: what ``Log.append`` is told of it."""
+
+    path: str
+    events: Sequence[Event]
+    producer: Producer | None
+    close: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """``offset``: of the last event of this append. ``duplicate``: it had happened before, and nothing was added.
@@ -108,6 +126,13 @@ class Log(Protocol):
         """
         ...
 
+    def create_each(self, creates: Sequence[Create]) -> None:
+        """``create`` each, in this order: a stream is there only where those before it are.
+
+        They have few events. Raises what one of them is refused with; those before it may be there.
+        """
+        ...
+
     def append(
         self,
         path: str,
@@ -127,6 +152,14 @@ class Log(Protocol):
         ``key``: an idempotency key; again, it adds nothing and returns what the first call did.
         Checked in this order: NoStream, StreamGone; a producer's or key's duplicate returns; StreamClosed, WrongType,
         StaleEpoch, NewEpoch, SequenceGap, SequenceRegression, KeyReused. Closing a closed stream adds nothing.
+        """
+        ...
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        """``append`` each, to as many streams, for less than one by one costs.
+
+        Each happens or not for itself; in the place of one that did not is what it was refused with. What is raised
+        concerns all of them, and tells of none whether it happened.
         """
         ...
 

@@ -8,9 +8,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers
-from stores.base import BEGINNING, START, Appended, Batch, Config, Producer, State
+from stores.base import BEGINNING, START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells
-from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
+from stores.errors import BadFork, NoStream, StoreError, StreamExists, StreamGone, UnknownOffset
 from stores.memory_stream import Stream
 from stores.producers import Asked
 from streaming.events import Event
@@ -41,6 +41,10 @@ class MemoryLog:
                 raise StreamExists("The stream exists with another configuration.")
             return stream.state()
 
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events)
+
     def append(
         self,
         path: str,
@@ -70,6 +74,9 @@ class MemoryLog:
             self._add(stream, events, close)
             tail = stream.state().tail
             return Appended(tail, tail, False, stream.closed, producer.seq if producer else None)
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        return [self._refusal(append) for append in appends]
 
     def state(self, path: str) -> State:
         with self._lock:
@@ -157,6 +164,13 @@ class MemoryLog:
 
     def dispose(self) -> None:
         self._bells.ring_all()
+
+    def _refusal(self, append: Append) -> StoreError | None:
+        try:
+            self.append(append.path, append.events, producer=append.producer, close=append.close)
+        except StoreError as error:
+            return error
+        return None
 
     def _find(self, path: str) -> Stream | None:
         """Return the stream, None when there is none or its time has come. Raises StreamGone."""

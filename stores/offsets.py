@@ -41,7 +41,8 @@ class Segment(NamedTuple):
 
 
 def new_life() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(6))
+    # One draw of the system's random bytes, not six.
+    return "".join(_ALPHABET[byte % 32] for byte in secrets.token_bytes(6))
 
 
 def write(number: int, life: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -88,6 +88,28 @@ class Scripts:
                 answer = self._client.execute_command("EVALSHA", self._digests[name], *given)
             except NoScriptError:
                 answer = self._client.execute_command("EVAL", self._texts[name], *given)
+        return list(answer)
+
+    def run_each(
+        self, name: str, asked: Sequence[Mapping[str, Any]], events: Sequence[list[bytes | str]]
+    ) -> list[list[Any] | StoreError]:
+        """Return what the script ``name`` answers to each, or fails with, all in one round trip. Raises StoreError."""
+        calls = [(0, self.prefix, msgspec.json.encode(one), *more) for one, more in zip(asked, events, strict=True)]
+        with told(), self._client.pipeline(transaction=False) as pipeline:
+            for given in calls:
+                pipeline.execute_command("EVALSHA", self._digests[name], *given)
+            answers = pipeline.execute(raise_on_error=False)
+        return [self._answer(name, given, answer) for given, answer in zip(calls, answers, strict=True)]
+
+    def _answer(self, name: str, given: tuple[Any, ...], answer: Any) -> list[Any] | StoreError:
+        try:
+            with told():
+                if isinstance(answer, NoScriptError):
+                    answer = self._client.execute_command("EVAL", self._texts[name], *given)
+                if isinstance(answer, Exception):
+                    raise answer
+        except StoreError as error:
+            return error
         return list(answer)
 
     def ping(self) -> None:

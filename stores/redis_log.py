@@ -17,7 +17,7 @@ from typing import Any
 
 from stores import offsets
 from stores import redis_answers as answers
-from stores.base import START, Appended, Batch, Config, Producer, State
+from stores.base import START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells
 from stores.errors import StoreError, UnknownOffset
 from stores.redis_bells import Listener
@@ -63,6 +63,10 @@ class RedisLog:
         answer = self._change("create", asked, events)
         return answers.state(answer)
 
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events)
+
     def append(
         self,
         path: str,
@@ -75,15 +79,20 @@ class RedisLog:
         key: str = "",
         close: bool = False,
     ) -> Appended:
-        asked: dict[str, Any] = {"path": path, "content_type": content_type, "seq": seq, "key": key, "close": close}
-        asked["life"] = offsets.new_life()
+        asked = {**_asked(Append(path, events, producer, close)), "content_type": content_type, "seq": seq, "key": key}
         if create:
             asked["create"] = answers.asked(create)
-        if producer:
-            asked["producer"] = {"id": producer.id, "epoch": producer.epoch, "seq": producer.seq}
         if key:
             asked["digest"] = answers.digest(events)
         return answers.appended(self._change("append", asked, events))
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        asked = [_asked(append) for append in appends]
+        given = [_given(append.events) for append in appends]
+        return [
+            self._told(each, answer)
+            for each, answer in zip(asked, self._scripts.run_each("append", asked, given), strict=True)
+        ]
 
     def state(self, path: str) -> State:
         return answers.state(answers.checked(self._scripts.run("state", {"path": path})))
@@ -162,10 +171,20 @@ class RedisLog:
         self._scripts.close()
 
     def _change(self, script: str, asked: dict[str, Any], events: Sequence[Event] = ()) -> list[Any]:
-        given = [part for event in events for part in (event.type, event.data)]
-        answer = answers.checked(self._scripts.run(script, asked, given), asked)
+        answer = answers.checked(self._scripts.run(script, asked, _given(events)), asked)
         self._ring(asked["path"])
         return answer
+
+    def _told(self, asked: dict[str, Any], answer: list[Any] | StoreError) -> StoreError | None:
+        """Return what one of several appends was refused with, if it was."""
+        try:
+            if isinstance(answer, StoreError):
+                return answer
+            answers.checked(answer, asked)
+        except StoreError as error:
+            return error
+        self._ring(asked["path"])
+        return None
 
     def _ring(self, path: str) -> None:
         """Wake this worker's waiters when Redis does not: else they would be woken twice, and ask it twice."""
@@ -179,3 +198,15 @@ class RedisLog:
         if answer[0] == b"gone":
             return True
         return bool(answer[4]) or offsets.of_number(answer[3], answers.chain(answer)) != after
+
+
+def _asked(append: Append) -> dict[str, Any]:
+    asked: dict[str, Any] = {"path": append.path, "content_type": "", "seq": "", "key": "", "close": append.close}
+    asked["life"] = offsets.new_life()
+    if producer := append.producer:
+        asked["producer"] = {"id": producer.id, "epoch": producer.epoch, "seq": producer.seq}
+    return asked
+
+
+def _given(events: Sequence[Event]) -> list[bytes | str]:
+    return [part for event in events for part in (event.type, event.data)]

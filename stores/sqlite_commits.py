@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -24,21 +24,24 @@ from gevent.monkey import get_original, is_module_patched
 
 from stores import sqlite_file
 from stores.errors import StoreError
+from streaming.events import Event
 
 _SimpleQueue = get_original("queue", "SimpleQueue")
 _start_thread = get_original("_thread", "start_new_thread")
 # More would hold up the loop, and the other processes that wait for the file.
 _MOST = 64
+# From here on an append takes long enough to stand in the loop's way.
+_HEAVY_BYTES = 256 * 1024
 
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True, eq=False)
 class Write(Generic[Result]):
-    """One write and what became of it. ``path``: of the stream that it changes, if any."""
+    """One write and what became of it. ``paths``: of the streams that it changes, if any."""
 
     work: Callable[[], Result]
-    path: str = ""
+    paths: Sequence[str] = ()
     heavy: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     result: Result | None = None
@@ -61,20 +64,20 @@ class Commits:
         self._greenlet: gevent.Greenlet | None = None
         self._disposed = False
 
-    def do(self, work: Callable[[], Result], path: str = "", heavy: bool = False) -> Result:
+    def do(self, work: Callable[[], Result], paths: Sequence[str] = (), heavy: bool = False) -> Result:
         """Return what ``work`` returned, durably. Raises what it raised, StoreBusy, StoreFull, StoreError."""
-        write = self.later(work, path, heavy)
+        write = self.later(work, paths, heavy)
         if self._native:
             write.done.wait()
         if write.error:
             raise write.error
         return write.result  # type: ignore[return-value]  # a write that is done without an error has its result
 
-    def later(self, work: Callable[[], Result], path: str = "", heavy: bool = False) -> Write[Result]:
+    def later(self, work: Callable[[], Result], paths: Sequence[str] = (), heavy: bool = False) -> Write[Result]:
         """Let ``work`` be done without waiting for it, where there are greenlets."""
         if self._disposed:
             raise StoreError("The log is closed.")
-        write = Write(work, path, heavy)
+        write = Write(work, paths, heavy)
         self._waiting.append(write)
         if not self._native:
             with self._lock:
@@ -114,8 +117,10 @@ class Commits:
         try:
             sqlite_file.patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
             self._begun()
-            self._call(lambda: self._run(writes), native=any(write.heavy for write in writes))
-            self._call(lambda: self._db.execute("COMMIT"), native=True)
+            heavy = any(write.heavy for write in writes)
+            if not heavy:
+                self._run(writes)
+            self._call(lambda: self._end(writes if heavy else ()))
             committed = True
         except sqlite3.Error as error:
             for write in writes:
@@ -125,6 +130,10 @@ class Commits:
                 self._roll_back(writes)
         if committed:
             self._committed([write for write in writes if not write.error])
+
+    def _end(self, writes: Sequence[Write[Any]]) -> None:
+        self._run(writes)
+        self._db.execute("COMMIT")
 
     def _run(self, writes: Sequence[Write[Any]]) -> None:
         for write in writes:
@@ -149,11 +158,15 @@ class Commits:
         except sqlite3.Error:
             pass  # the next BEGIN fails and says so
 
-    def _call(self, job: Callable[[], object], native: bool) -> None:
-        if native and self._native:
+    def _call(self, job: Callable[[], object]) -> None:
+        if self._native:
             self._native.call(job)
         else:
             job()
+
+
+def is_heavy(events: Iterable[Event]) -> bool:
+    return sum(len(event.data) for event in events) > _HEAVY_BYTES
 
 
 class _Native:

@@ -20,22 +20,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stores import lifetimes, offsets, sqlite_file, sqlite_rows
-from stores.base import START, Appended, Batch, Config, Producer, State
+from stores.base import START, Append, Appended, Batch, Config, Create, Producer, State
 from stores.bells import Bells, SharedBell
 from stores.errors import NoStream, StoreError, StreamGone
 from stores.producers import Asked
-from stores.sqlite_commits import Commits, Write
+from stores.sqlite_batches import Batches
+from stores.sqlite_commits import Commits, Write, is_heavy
 from stores.sqlite_deletions import TOLD
-from stores.sqlite_file import prepare
+from stores.sqlite_file import prepare as prepare
 from stores.sqlite_rows import Found
 from stores.sqlite_streams import Streams
 from stores.sqlite_touches import Touches
 from streaming.events import Event
 
-__all__ = ["SQLiteLog", "prepare"]
-
-# From here on an append takes long enough to stand in the loop's way.
-HEAVY_BYTES = 256 * 1024
 Result = TypeVar("Result")
 
 
@@ -53,6 +50,7 @@ class SQLiteLog:
         except sqlite3.Error as error:
             raise sqlite_file.failure(error) from error
         self._streams = Streams(writer, clock, self._touches)
+        self._batches = Batches(writer, self._streams, clock)
         self._commits = Commits(writer, self._streams.begin, self._committed)
         try:
             self._seen = self._look(lambda: sqlite_rows.change(self._db))
@@ -63,7 +61,10 @@ class SQLiteLog:
         self._shared = SharedBell(path.with_name(path.name + "-bell"), self._ring_changed)
 
     def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
-        return self._commits.do(lambda: self._streams.create(path, config, events, closed), path, _is_heavy(events))
+        return self._commits.do(lambda: self._streams.create(path, config, events, closed), [path], is_heavy(events))
+
+    def create_each(self, creates: Sequence[Create]) -> None:
+        self._commits.do(lambda: self._streams.create_each(creates), [create.path for create in creates])
 
     def append(
         self,
@@ -78,7 +79,11 @@ class SQLiteLog:
         close: bool = False,
     ) -> Appended:
         asked = Asked(events, content_type, producer, seq, key, close)
-        return self._commits.do(lambda: self._streams.append(path, create, asked), path, _is_heavy(events))
+        return self._commits.do(lambda: self._streams.append(path, create, asked), [path], is_heavy(events))
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        heavy = is_heavy(event for append in appends for event in append.events)
+        return self._commits.do(lambda: self._batches.append(appends), [append.path for append in appends], heavy)
 
     def state(self, path: str) -> State:
         def work() -> State:
@@ -123,10 +128,10 @@ class SQLiteLog:
         return self._bells.wait(path, lambda: self._ready(path, after), timeout_s)
 
     def close(self, path: str) -> None:
-        self._commits.do(lambda: self._streams.close(path), path)
+        self._commits.do(lambda: self._streams.close(path), [path])
 
     def delete(self, path: str) -> bool:
-        deleted = self._commits.do(lambda: self._streams.delete(path), path, heavy=True)
+        deleted = self._commits.do(lambda: self._streams.delete(path), [path], heavy=True)
         self._purge()
         return deleted
 
@@ -146,11 +151,11 @@ class SQLiteLog:
         now = self._clock()
         self._touches.forget(now)
         paths = self._look(lambda: sqlite_rows.over(self._db, now))
-        count = sum(self._commits.do(partial(self._streams.expire, path, None), path, heavy=True) for path in paths)
+        count = sum(self._commits.do(partial(self._streams.expire, path, None), [path], heavy=True) for path in paths)
         if untouched_s is not None:
             idle = now - untouched_s
             for path in self._look(lambda: sqlite_rows.untouched(self._db, prefix, idle)):
-                count += self._commits.do(partial(self._streams.expire, path, idle), path, heavy=True)
+                count += self._commits.do(partial(self._streams.expire, path, idle), [path], heavy=True)
         for stream in self._look(lambda: sqlite_rows.aging(self._db)):
             while self._commits.do(partial(self._streams.retain, stream), heavy=True):
                 pass
@@ -203,7 +208,7 @@ class SQLiteLog:
         change = self._streams.change
         if change == self._seen + 1:  # nobody else's change lies between: this one need not be asked for
             self._seen = change
-        paths = {write.path for write in writes if write.path}
+        paths = {path for write in writes for path in write.paths}
         for path in paths:
             self._bells.ring(path)
         if paths:
@@ -243,7 +248,3 @@ class SQLiteLog:
             return sqlite_file.patiently(transaction)
         except sqlite3.Error as error:
             raise sqlite_file.failure(error) from error
-
-
-def _is_heavy(events: Sequence[Event]) -> bool:
-    return sum(len(event.data) for event in events) > HEAVY_BYTES

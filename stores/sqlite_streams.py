@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from stores import lifetimes, offsets, producers, sqlite_rows
-from stores.base import BEGINNING, START, Appended, Config, State
+from stores.base import BEGINNING, START, Appended, Config, Create, State
 from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
 from stores.producers import Asked, Standing
 from stores.sqlite_deletions import Deletions
@@ -46,14 +46,22 @@ class Streams:
             raise StreamExists("The stream exists with another configuration.")
         return stream.state()
 
+    def create_each(self, creates: Sequence[Create]) -> None:
+        for path, config, events in creates:
+            self.create(path, config, events, closed=False)
+
     def append(self, path: str, create: Config | None, asked: Asked) -> Appended:
+        return self.added(path, create, asked)[0]
+
+    def added(self, path: str, create: Config | None, asked: Asked) -> tuple[Appended, Found]:
+        """``append``, and the stream as it then is."""
         stream = self._find(path)
         if stream is None and create is None:
             raise NoStream("There is no stream at this path.")
         standing = self._standing(stream, asked) if stream else producers.nothing(create or Config())
         if stream and (repeated := producers.duplicate(standing, asked)) is not None:
             offset = offsets.of_number(repeated, stream.chain)
-            return Appended(offset, standing.tail, True, standing.closed, standing.highest)
+            return Appended(offset, standing.tail, True, standing.closed, standing.highest), stream
         producers.check(standing, asked)
         stream = stream or self._make(path, create or Config())
         if create:
@@ -61,7 +69,7 @@ class Streams:
         self._mark(stream.row, asked)
         stream = self._add(stream, asked)
         highest, tail = asked.producer.seq if asked.producer else None, stream.tail
-        return Appended(tail, tail, False, bool(stream.row.closed), highest)
+        return Appended(tail, tail, False, bool(stream.row.closed), highest), stream
 
     def close(self, path: str) -> None:
         self._add(self._find(path) or self._make(path, Config()), Asked((), close=True))
@@ -69,7 +77,7 @@ class Streams:
     def delete(self, path: str) -> bool:
         stream = self._find(path)
         if stream:
-            self._deletions.forget(stream.row, self._draw())
+            self._deletions.forget(stream.row, self.draw())
         return stream is not None
 
     def touch(self, stream: int, now: float, expires: float) -> None:
@@ -84,7 +92,7 @@ class Streams:
             return False
         over = row.touched <= idle if idle is not None else self._touches.expired(row, self._clock())
         if over:
-            self._deletions.forget(row, self._draw())
+            self._deletions.forget(row, self.draw())
         return over
 
     def retain(self, stream: int) -> bool:
@@ -104,7 +112,7 @@ class Streams:
         """Return the stream, None when there is none; one whose time has come is deleted. Raises StreamGone."""
         row = sqlite_rows.of_path(self._db, path)
         if row and not row.deleted and self._touches.expired(row, self._clock()):
-            self._deletions.forget(row, self._draw())
+            self._deletions.forget(row, self.draw())
             row = row._replace(deleted=1) if row.forks else None
         if row and row.deleted:
             raise StreamGone("This stream was deleted.")
@@ -208,11 +216,11 @@ class Streams:
             " keep_s = ?, closed = ?, seq = ?, changes = ? WHERE id = ?",
             (
                 *(row.config, row.first, row.tail, row.end, row.time_s, row.touched, row.expires),
-                *(keep_s, row.closed, row.seq, self._draw(), row.id),
+                *(keep_s, row.closed, row.seq, self.draw(), row.id),
             ),
         )
 
-    def _draw(self) -> int:
+    def draw(self) -> int:
         """Return the number of this transaction's change."""
         if not self.change:
             (self.change,) = self._db.execute("UPDATE clock SET changes = changes + 1 RETURNING changes").fetchone()

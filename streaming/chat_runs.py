@@ -22,9 +22,8 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.hub import Waiter
 
-from stores.base import Log
 from streaming import runs
-from streaming.chat_copy import Copy
+from streaming.chat_copy import Copies, Copy
 from streaming.chat_direct import Direct
 from streaming.chat_parts import INTERRUPTED, PRELIMINARY, TERMINAL, Parts
 from streaming.errors import Problem, StreamFailed, public
@@ -59,7 +58,7 @@ class ChatRun:
     ``problem``: what it failed with before the model had said anything.
     """
 
-    def __init__(self, store: Log, lease: Lease, run_id: str, parts: Parts, limit_bytes: int) -> None:
+    def __init__(self, copies: Copies, lease: Lease, run_id: str, parts: Parts, limit_bytes: int) -> None:
         self.id = run_id
         self.path = CHATS + run_id
         self.parts = parts
@@ -75,7 +74,7 @@ class ChatRun:
         self._cancelled = ""
         self._pulling = False
         self._greenlet: Any = None
-        self._copy = Copy(store, self.path, self.events)
+        self._copy = Copy(copies, self.path, self.events, self._refused)
         self._began_at = time.monotonic()
         self._first_at: float | None = None
 
@@ -135,16 +134,15 @@ class ChatRun:
             self._greenlet.throw(Cancelled())
 
     def _run(self, model: Model, held: ExitStack, done: Callable[[ChatRun, Outcome], None]) -> None:
-        writer = gevent.spawn(self._copy.write, self._refused)
         try:
             how = self._outcome(model)
             self.ended = True
             self.tick()
             self._copy.end()
-            writer.join()
+            self._copy.done.wait()
         finally:
             self.ended = True
-            writer.kill()
+            self._copy.leave()
             if not self._copy.whole:
                 self._lease.abandon(self.path)
             held.close()
@@ -224,7 +222,7 @@ class ChatRun:
             gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _write_direct(self, parts: list[Event]) -> None:
-        ends = not TERMINAL.isdisjoint(part.type for part in parts)
+        ends = bool(parts) and parts[-1].type in TERMINAL
         for direct in tuple(self._direct):
             if ends or not direct.write(parts):
                 self._direct.discard(direct)

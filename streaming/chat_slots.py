@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stores.base import Log
+from stores.base import Create, Log
 from streaming.errors import TooManyRequests
 from streaming.leases import SLOTS, Lease
 
@@ -45,14 +45,20 @@ class Slots:
         self._tallies: dict[str, _Tally] = {}
 
     @contextmanager
-    def holding(self, path: str, caller: str) -> Iterator[None]:
-        """Hold the run at ``path`` in a slot of ``caller`` for this block. Raises TooManyRequests, StoreError."""
-        with self._lease.holding(path, caller):
-            if self._beyond(f"{SLOTS}{caller}/", self._most_each):
-                raise _refused("runs-per-caller", self._most_each, "You have")
-            if self._beyond(SLOTS, self._most):
-                raise _refused("runs", self._most, "The server has")
+    def holding(self, run: Create, caller: str) -> Iterator[None]:
+        """Make the run and hold it in a slot of ``caller`` for this block. Raises TooManyRequests, StoreError."""
+        with self._lease.holding(run.path, caller, [run]):
+            if refused := self._refusal(caller):
+                self._log.delete(run.path)
+                raise refused
             yield
+
+    def _refusal(self, caller: str) -> TooManyRequests | None:
+        if self._beyond(f"{SLOTS}{caller}/", self._most_each):
+            return _refused("runs-per-caller", self._most_each, "You have")
+        if self._beyond(SLOTS, self._most):
+            return _refused("runs", self._most, "The server has")
+        return None
 
     def _beyond(self, prefix: str, most: int) -> bool:
         """Whether there are more than ``most``, with the one just taken."""

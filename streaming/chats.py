@@ -20,10 +20,11 @@ from typing import Any
 import msgspec
 
 from settings import Settings
-from stores.base import START, Config, Log
+from stores.base import START, Config, Create, Log
 from stores.errors import NoStream, StreamGone
 from streaming import chat_counters, chat_readers
 from streaming.chat_control import Control, owner
+from streaming.chat_copy import Copies
 from streaming.chat_index import Entry, Index, digest
 from streaming.chat_parts import Parts
 from streaming.chat_presence import Presence
@@ -67,6 +68,7 @@ class Chats:
         self._settings = settings
         self._index = Index(store, settings.RUN_KEEP_S)
         self._slots = Slots(store, lease, settings.CHAT_RUNS, settings.CHAT_RUNS_PER_CALLER)
+        self._copies = Copies(store)
         self._control = Control(store, lease.worker)
         self._config = Config("application/json", ttl_s=int(settings.RUN_KEEP_S))
         self._runs: dict[str, ChatRun] = {}
@@ -146,9 +148,9 @@ class Chats:
         """Return the id of a new run that answers; None when somebody else began one meanwhile."""
         run_id = "-".join(filter(None, (self._lease.worker, ask.mark, secrets.token_hex(8))))
         parts.message_id = parts.message_id or f"msg-{run_id}"
-        run = ChatRun(self._store, self._lease, run_id, parts, self._settings.CHAT_BYTES)
+        run = ChatRun(self._copies, self._lease, run_id, parts, self._settings.CHAT_BYTES)
         with ExitStack() as stack:
-            stack.enter_context(self._slots.holding(run.path, ask.caller))
+            stack.enter_context(self._slots.holding(Create(run.path, self._config, run.begin()), ask.caller))
             if not self._found_by(ask, run, names, before):
                 return None
             self._runs[run_id] = run
@@ -158,8 +160,7 @@ class Chats:
         return run_id
 
     def _found_by(self, ask: Ask, run: ChatRun, names: list[str], before: Entry | None) -> bool:
-        """Make the run's stream, which is found by ``names`` from now on; False when others have made another."""
-        self._store.create(run.path, self._config, run.begin())
+        """Let the run be found by ``names`` from now on; False when others have begun another."""
         latest = self._index.find(names[1]) if names[1:] else None
         entry = Entry(run.id, ask.body if ask.key else ask.same, after=latest.number if latest else 0)
         if names and not self._index.claim(names[0], entry, before):

@@ -6,8 +6,8 @@ Rules:
   away or has lost everything makes nobody dead.
 - What is held is one small stream a piece below ``held/<worker>/``: there are only as many as are being worked on. One
   that somebody is allowed few of is below ``slots/<caller>/<worker>/`` instead, where they are counted.
-- It is held before it is begun, or a worker killed in between would leave it open for ever. Two may hold one path: one
-  of them is being refused it, and its death is none of the other's.
+- It is held before it is begun, or in the same step: a worker killed in between would leave it open for ever. Two may
+  hold one path: one of them is being refused it, and its death is none of the other's.
 - What could not be begun whole is ended: some of it may be there, also what the store did not say that it had done.
   What others had begun already is theirs.
 - Every worker looks for those whose worker has no lease any more. A killed worker cannot say that it was interrupted;
@@ -21,9 +21,9 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from stores.base import START, Config, Log
+from stores.base import START, Config, Create, Log
 from stores.errors import KeyReused, NoStream, StoreError, StreamClosed, StreamGone
 from streaming import chat_parts
 from streaming.events import Event, json_event
@@ -80,18 +80,21 @@ class Lease:
             self._store.delete(path)
 
     @contextlib.contextmanager
-    def holding(self, path: str, caller: str = "") -> Iterator[None]:
+    def holding(self, path: str, caller: str = "", making: Sequence[Create] = ()) -> Iterator[None]:
         """Be the one who ends the stream ``path``, for as long as this block runs, in a slot of ``caller`` if given.
 
-        Raises StoreError.
+        ``making``: what is made in the same step, that stream among it. Raises StoreError.
         """
         prefix = f"{SLOTS}{caller}/" if caller else _HELD
         held = f"{prefix}{self.worker}/{secrets.token_hex(4)}/{path}"
         if self._clock() - self._renewed_at > 2 * RENEW_S:
             self._live()
         try:
-            self._store.create(held, Config("application/json"))
+            if not making:
+                self._store.create(held, Config("application/json"))
             try:
+                if making:
+                    self._store.create_each([Create(held, Config("application/json")), *making])
                 yield
             except (KeyReused, StreamClosed):
                 raise

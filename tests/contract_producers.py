@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import START, Appended, Batch, Config, Log, Producer
+from stores.base import START, Append, Appended, Batch, Config, Create, Log, Producer
 from stores.errors import (
     KeyReused,
     NewEpoch,
@@ -91,6 +91,15 @@ class ProducerContract:
         with pytest.raises(StreamExists):
             log.create("a", other, events("2"))
         assert texts(log, "a") == ["1"]
+
+    def test_none_of_several_is_there_without_those_before_it(self, log: Log) -> None:
+        """Each is made as by a call of its own; where one is refused, those after it are not made."""
+        log.create_each([Create("a", TEXT), Create("b", TEXT, events("x", "y"))])
+        assert (texts(log, "a"), texts(log, "b")) == ([], ["x", "y"])
+        assert not log.create("b", TEXT).created
+        with pytest.raises(StreamExists):
+            log.create_each([Create("a", Config("text/html")), Create("c", TEXT)])
+        assert list(log.paths("")) == ["a", "b"]
 
     @pytest.mark.parametrize("closed", [True, False])
     def test_another_end_is_a_conflict(self, log: Log, closed: bool) -> None:
@@ -274,6 +283,69 @@ class ProducerContract:
             log.create(path, TEXT)
             done = log.append(path, events(path), producer=Producer("p", 0, 0), seq="m", key="k")
             assert not done.duplicate
+
+    # To many streams in one call
+
+    def test_each_append_of_several_happens_or_not_for_itself(self, log: Log) -> None:
+        """What one is refused with is told in its place; a retry adds nothing; a gap says what is missing."""
+        for path in ("a", "b", "closed"):
+            log.create(path, TEXT, closed=path == "closed")
+
+        def each(number: int, close: bool = False) -> list[StoreError | None]:
+            producer = Producer("p", 0, number)
+            paths = ("a", "closed", "b", "none")
+            return list(log.append_each([Append(path, events(f"{number}"), producer, close) for path in paths]))
+
+        for number in (0, 1, 1, 2):
+            told = each(number)
+            assert [type(error) if error else None for error in told] == [None, StreamClosed, None, NoStream]
+        gap = each(9)[0]
+        assert isinstance(gap, SequenceGap)
+        assert gap.expected == 3
+        assert each(3, close=True)[2] is None
+        assert texts(log, "a") == texts(log, "b") == ["0", "1", "2", "3"]
+        assert log.state("a").closed
+        assert log.append_each([]) == []
+
+    def test_several_appends_meet_what_others_have_changed(self, log: Log) -> None:
+        """Between two of them others append, close, delete and make anew: each still finds its stream as it is."""
+        for path in ("a", "b", "c", "d"):
+            log.create(path, TEXT)
+
+        def each(number: int) -> list[type[StoreError] | None]:
+            producer = Producer("p", 0, number)
+            told = log.append_each([Append(path, events(f"{number}"), producer) for path in ("a", "b", "c", "d")])
+            return [type(error) if error else None for error in told]
+
+        assert each(0) == each(1) == [None] * 4
+        log.append("a", events("other"))
+        log.close("b")
+        log.delete("c")
+        log.create("c", TEXT, events("new"))
+        log.append("d", events("same"), producer=Producer("p", 0, 2))
+        assert each(2) == [None, StreamClosed, SequenceGap, None]
+        assert each(3) == [None, StreamClosed, SequenceGap, None]
+        assert [texts(log, path) for path in ("a", "b", "c", "d")] == [
+            ["0", "1", "other", "2", "3"],
+            ["0", "1"],
+            ["new"],
+            ["0", "1", "same", "3"],
+        ]
+
+    def test_several_appends_wake_who_waits(self, log: Log) -> None:
+        """A reader of each stream is told as by an append of its own."""
+        for path in ("a", "b"):
+            log.create(path, TEXT)
+        woken: list[bool] = []
+        waiting = [
+            threading.Thread(target=lambda path=path: woken.append(log.wait(path, START, 30.0))) for path in ("a", "b")
+        ]
+        for thread in waiting:
+            thread.start()
+        log.append_each([Append(path, events("x"), Producer("p", 0, 0)) for path in ("a", "b")])
+        for thread in waiting:
+            thread.join(20.0)
+        assert woken == [True, True]
 
     # Many at once
 

@@ -8,13 +8,13 @@ from typing import Any
 from stores.errors import StoreBusy, StoreFull
 from stores.memory import MemoryLog
 
+CHANGES = ("append", "append_each", "create", "create_each", "delete", "close", "expire")
+
 
 class FullLog:
     """``log``, which refuses each of ``changes`` while ``full``, and the next ``refusals`` of them."""
 
-    def __init__(
-        self, log: MemoryLog, changes: Sequence[str] = ("append", "create", "delete", "close", "expire")
-    ) -> None:
+    def __init__(self, log: MemoryLog, changes: Sequence[str] = CHANGES) -> None:
         self._log = log
         self._changes = changes
         self.full = False

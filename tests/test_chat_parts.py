@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm import messages
 from llm.models import Models
 from settings import Settings
-from stores.base import START
+from stores.base import START, Config, Create
 from stores.memory import MemoryLog
 from streaming.chat_framings import ChatText, DataStream, UIMessageStream
 from streaming.chat_index import Entry, Index, digest
@@ -24,7 +24,7 @@ from streaming.chat_slots import Slots
 from streaming.completion_framings import Completion, CompletionChunks
 from streaming.errors import BadRequest, NotFound, StreamFailed, TooManyRequests
 from streaming.events import Event, json_event
-from streaming.leases import LEASE_S, SLOTS, Lease
+from streaming.leases import CHATS, LEASE_S, SLOTS, Lease
 
 MODEL_EVENTS = st.lists(
     st.one_of(
@@ -166,21 +166,26 @@ def test_a_name_cannot_be_another() -> None:
 # Slots
 
 
+def run(number: int) -> Create:
+    return Create(f"{CHATS}{number}", Config("application/json"))
+
+
 def test_slots_are_counted_over_all_workers_and_given_back(log: MemoryLog) -> None:
     """At the bound the next one is refused, whoever asks where; a block that fails gives its slot back."""
     here, there = (Slots(log, Lease(log), 3, 2) for _ in range(2))
-    with here.holding("chats/1", "a"), there.holding("chats/2", "a"):
-        with pytest.raises(TooManyRequests) as refused, here.holding("chats/3", "a"):
+    with here.holding(run(1), "a"), there.holding(run(2), "a"):
+        with pytest.raises(TooManyRequests) as refused, here.holding(run(3), "a"):
             pass
         assert refused.value.headers["RateLimit"] == '"runs-per-caller";r=0;t=5'
         with (
-            there.holding("chats/4", "b"),
+            there.holding(run(4), "b"),
             pytest.raises(TooManyRequests, match="The server has"),
-            here.holding("chats/5", "b"),
+            here.holding(run(5), "b"),
         ):
             pass
+        assert list(log.paths(CHATS)) == [run(number).path for number in (1, 2, 4)]
     assert list(log.paths(SLOTS)) == []
-    with pytest.raises(ValueError, match="x"), here.holding("chats/1", "a"):
+    with pytest.raises(ValueError, match="x"), here.holding(run(1), "a"):
         raise ValueError("x")
     assert list(log.paths(SLOTS)) == []
 
@@ -189,7 +194,7 @@ def test_slots_of_the_dead_are_given_back(log: MemoryLog) -> None:
     """With the end of their runs, by whoever renews its lease next."""
     now = [0.0]
     dead, living = Lease(log, lambda: now[0]), Lease(log, lambda: now[0])
-    held = Slots(log, dead, 3, 2).holding("chats/1", "a")
+    held = Slots(log, dead, 3, 2).holding(run(1), "a")
     held.__enter__()  # and never left
     living.renew()
     assert len(log.paths(SLOTS)) == 1
@@ -206,7 +211,7 @@ def test_the_bound_is_met_exactly(log: MemoryLog, most: int, each: int) -> None:
     held = []
     with pytest.raises(TooManyRequests):  # noqa: PT012 - it is some call of many that raises
         for number in itertools.count():
-            holding = slots.holding(f"chats/{number}", "a")
+            holding = slots.holding(run(number), "a")
             holding.__enter__()
             held.append(holding)
     assert len(held) == 10

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
@@ -17,10 +17,11 @@ import gevent.event
 import pytest
 
 from settings import Settings
-from stores.base import Config
-from stores.errors import StoreFull
+from stores.base import Append, Config
+from stores.errors import StoreError, StoreFull
 from stores.memory import MemoryLog
 from streaming import chat_copy
+from streaming.chat_copy import Copies
 from streaming.chat_parts import Parts
 from streaming.chat_runs import ChatRun, Outcome
 from streaming.chats import Ask, Chats
@@ -684,7 +685,7 @@ def test_models_have_names_servers_and_keys(live_server: Callable[..., LiveServe
 def test_a_run_whose_log_is_gone_ends() -> None:
     """Its store lost it while the model was silent: the model is left, the slot given back, the reader told."""
     log, told, outcomes = MemoryLog(), gevent.event.Event(), list[Outcome]()
-    run = ChatRun(log, Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
+    run = ChatRun(Copies(log), Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
     log.create(run.path, Config("application/json"), run.begin())
 
     def model() -> Iterator[Event | None]:
@@ -715,17 +716,17 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    def append(self, *args: Any, **more: Any) -> Any:
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
         if self.forgets:
             self.forgets = False
-            return None
-        return self._log.append(*args, **more)
+            return [None] * len(appends)
+        return self._log.append_each(appends)
 
 
 def copied(log: MemoryLog, store: Any, fail: Callable[[], None]) -> tuple[list[tuple[bytes, str]], ChatRun]:
     """What the log has of a run of twelve pieces, in the middle of which ``fail`` is called; and the run."""
     told = gevent.event.Event()
-    run = ChatRun(store, Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
+    run = ChatRun(Copies(store), Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
     log.create(run.path, Config("application/json"), run.begin())
 
     def model() -> Iterator[Event | None]:
@@ -747,7 +748,7 @@ def test_an_append_that_was_not_answered_is_not_doubled(lost: int, monkeypatch: 
     """It happened, and is tried again: the log has every part once."""
     monkeypatch.setattr(chat_copy, "BUSY_S", 0.01)
     log = MemoryLog()
-    losing = LostAnswers(log, ["append"])
+    losing = LostAnswers(log, ["append_each"])
     kept, run = copied(log, losing, lambda: setattr(losing, "lost", lost))
     assert kept == [(event.data, event.type) for event in run.events]
     assert log.state(run.path).closed

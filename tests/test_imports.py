@@ -86,6 +86,7 @@ MAY_IMPORT = {
     "pure": PURE,
     "streaming": {"settings", "streaming", *PROTOCOLS, "stores.errors"},
     **dict.fromkeys(PROTOCOLS, PURE),
+    "stores.base": {"stores.errors", *PURE},
     "stores.errors": set(),
     "stores": {"stores", *PURE},
 }

@@ -53,6 +53,17 @@ def test_chunks_at_random_cuts(cuts: list[int]) -> None:
     assert decoded([STREAM[a:b] for a, b in pairwise(edges)]) == (BODY, b"REST")
 
 
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=40) | st.just(b"\r\n0\r\n\r\n"), st.booleans()), max_size=9))
+def test_chunks_that_come_one_by_one(chunks: list[tuple[bytes, bool]]) -> None:
+    """Each in a piece of its own, or cut before its last byte, which the next piece begins with then."""
+    pieces = [b""]
+    for data, cut in chunks:
+        chunk = b"%X\r\n%b\r\n" % (len(data), data)
+        pieces[-1] += chunk[:-1] if cut else chunk
+        pieces.append(chunk[-1:] if cut else b"")
+    assert decoded([*pieces, b"0\r\n\r\n"]) == (b"".join(data for data, _ in chunks), b"")
+
+
 @pytest.mark.parametrize(
     "stream",
     [

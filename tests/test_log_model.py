@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from stores import sqlite_log
-from stores.base import BEGINNING, START, Config, Log, Producer
+from stores.base import BEGINNING, START, Append, Config, Log, Producer
 from stores.errors import (
     BadFork,
     NewEpoch,
@@ -180,6 +180,28 @@ class Machine(RuleBasedStateMachine):
         stream.seq, stream.closed = seq or stream.seq, stream.closed or close
         self.added(path, stream, data, stream.config.keep_events)
         assert done.tail == stream.tail  # type: ignore[attr-defined]
+
+    @rule(
+        data=st.dictionaries(PATHS, DATA, min_size=1),
+        close=st.sampled_from([False, False, False, True]),
+        ahead=st.sampled_from([1, 1, 1, 1, 0, 2]),
+        epoch=st.sampled_from([0, 0, 0, 1]),
+    )
+    def append_each(self, data: dict[str, list[bytes]], close: bool, ahead: int, epoch: int) -> None:
+        appends = []
+        for path, new in data.items():
+            highest = self.streams.get(path, Stream()).marks.get("p", (epoch, -1))[1]
+            producer = Producer("p", epoch, max(highest + ahead, 0))
+            appends.append(Append(path, [Event(each) for each in new], producer, close))
+        told = self.log.append_each(appends)
+        for append, refused in zip(appends, told, strict=True):
+            path, stream, new = append.path, self.streams.get(append.path), data[append.path]
+            duplicate, expected = self.admitted(stream, new, append.producer, "", close, None)
+            assert (type(refused) if refused else None) is expected
+            if stream and append.producer and not (duplicate or expected):
+                stream.marks["p"] = (epoch, append.producer.seq)
+                stream.closed |= close
+                self.added(path, stream, new, stream.config.keep_events)
 
     @staticmethod
     def admitted(

@@ -213,7 +213,7 @@ def test_a_long_stream_goes_in_slices(path: Path, log: SQLiteLog) -> None:
 def test_what_a_killed_delete_left_goes_with_the_next_expire(path: Path, log: SQLiteLog) -> None:
     """A process that dies between two slices leaves events that nobody sees, and a note of them."""
     add(log, "long", [Event(b"x")] * (2 * SLICE + 1))
-    log._commits.do(lambda: log._streams.delete("long"), "long", heavy=True)
+    log._commits.do(lambda: log._streams.delete("long"), ["long"], heavy=True)
     assert count(path, "events") == SLICE + 1
     with pytest.raises(NoStream):
         log.state("long")
