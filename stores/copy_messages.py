@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 ROW = ord("d")
+# ReadyForQuery, with one more byte: the server says nothing until it is asked again. No row holds the NULs.
+_READY = b"Z\0\0\0\5"
 HEAD_BYTES = 5
 _NEXT = b"\nd\0\0"
 _BETWEEN = re.compile(rb"\nd\0\0..", re.DOTALL)
@@ -36,6 +38,11 @@ class Taken:
 def length(data: bytes | bytearray, at: int = 0) -> int | None:
     """Return how many bytes the message at ``at`` has, None when its head is not whole."""
     return 1 + int.from_bytes(data[at + 1 : at + HEAD_BYTES]) if len(data) - at >= HEAD_BYTES else None
+
+
+def ended(data: bytes | bytearray) -> bool:
+    """Whether the last message of ``data`` is the one with which the server's answer ends."""
+    return data.startswith(_READY, len(data) - len(_READY) - 1)
 
 
 def take(data: bytes | bytearray, line_end: bytes) -> Taken | None:

@@ -4,7 +4,8 @@ Rules:
 - Where a line shows its own key, and the connection is plain, the rows are read past libpq, many at once
   (``copy_messages``); whatever else the server says is handed to libpq. Elsewhere libpq gives out one row at a time.
 - PostgreSQL ends a line with LF, in CSV too: only those are replaced, never one inside of a field.
-- The wait for the socket is in the event loop. What has come is handed over when nothing follows for ``_PATIENCE_S``.
+- The wait for the socket is in the event loop. What has come is handed over when nothing follows for ``_PATIENCE_S``,
+  or the answer has ended.
 - Only COMMAND_OK at the end is an end: a connection that was lost is an error (libpq's PQgetCopyData, PQgetResult).
 """
 
@@ -23,7 +24,7 @@ from psycopg import OperationalError, errors
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from stores.copy_messages import ROW, Taken, length, take
+from stores.copy_messages import ROW, Taken, ended, length, take
 from stores.postgres_lines import DELIMITERS, hides_key
 from stores.postgres_schema import Shape
 from stores.tables import Block, Query, Rows
@@ -121,8 +122,8 @@ class Reading:
     def _gather(self) -> None:
         """Read on until there is a block, for as long as something follows soon."""
         limit = _BLOCK_BYTES if self._begun else _FIRST_BYTES
-        while len(self._data) < limit and (self._read() or self._readable(_PATIENCE_S)):
-            if self._begun and len(self._data) < limit:
+        while len(self._data) < limit and not ended(self._data) and (self._read() or self._readable(_PATIENCE_S)):
+            if self._begun and len(self._data) < limit and not ended(self._data):
                 gevent.sleep(_NAP_S)
 
     def _read(self) -> bool:
