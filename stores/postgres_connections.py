@@ -2,8 +2,9 @@
 
 Rules:
 - A fresh connection costs 3 to 6 ms, so some that are idle are kept, for a minute at most.
-- A connection whose query did not come to its end is cancelled and closed, never used again. Another one takes its
-  place before anybody waits for it: a fresh server process also knows no table yet, which costs 15 ms more.
+- A connection whose query did not come to its end is cancelled and closed, never used again. Others are made in its
+  place before anybody waits for them: with what a fresh server process has to learn of the catalogue, that is half of
+  the time to an export's first byte.
 - Every wait is for the socket, in the event loop: no thread, and no block of the worker. (psycopg's own waits are
   cooperative when gevent has patched ``select``, as in the server.)
 - No driver's sentence reaches a caller: those show SQL, addresses and names.
