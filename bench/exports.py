@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import environment, limits, processes
+from bench import environment, export_floors, limits, processes
 from bench.ground import Ground
 from bench.limits import Limit
 from bench.load import Probe, first_byte_ms, seconds, together, watched
@@ -30,6 +30,7 @@ from tests.harness import LiveServer, eventually, free_port
 from tests.postgres_server import PostgresServer, programs
 
 FIRST_BYTES = 20
+_REST_S = 0.1
 # Rows a second; of PostgreSQL, or 1.0 times psql, whichever is less.
 ASKED = {
     "SQLite, csv": "≥ 800,000, 10 times Datasette",
@@ -43,6 +44,9 @@ _PSQL, _DATASETTE, _ALONE = (
     "Datasette, streamed CSV of a tenth",
     "SQLite alone: each column read, no line made",
 )
+_GROUPED = {
+    form: f"SQLite alone: {form} of known types, by group_concat in blocks of 600 rows" for form in ("csv", "ndjson")
+}
 
 
 def exports(ground: Ground) -> None:
@@ -56,6 +60,8 @@ def exports(ground: Ground) -> None:
         elephant = stack.enter_context(served(folder / "postgres", postgres.url())) if postgres else None
         runners, workers = _runners(sqlite, elephant)
         runners[_ALONE] = lambda: stepped_s(database, ground.rows)
+        for form, name in _GROUPED.items():
+            runners[name] = partial(export_floors.grouped_s, database, ground.rows, form)
         missing: dict[str, Exception] = {}
         if postgres is not None:
             runners[_PSQL] = lambda: _psql(postgres)
@@ -92,6 +98,7 @@ def _speed(
     grown = ", ".join(f"**{growth.mib:.1f} MiB** ({name})" for name, growth in growths.items())
     ground.report.say("", f"Growth of the worker's memory over all of these exports: {grown} (asked for: < 16 MiB).")
     found = [_limit(ground, times, f"SQLite, {format}", _ALONE) for format in _FORMATS]
+    found += [_limit(ground, times, f"SQLite, {format}", name) for format, name in _GROUPED.items()]
     if _PSQL in times:
         found.append(_limit(ground, times, "PostgreSQL, csv", _PSQL))
     limits.tell(ground.report, *found)
@@ -124,7 +131,7 @@ def _runners(sqlite: LiveServer, elephant: LiveServer | None) -> tuple[dict[str,
 def _company(ground: Ground, servers: dict[str, LiveServer | None]) -> None:
     columns = (
         "tables in",
-        "first byte: median",
+        f"first byte, clients {_REST_S} s apart: median",
         "max",
         "asked for",
         "beside four: p99",
@@ -137,13 +144,24 @@ def _company(ground: Ground, servers: dict[str, LiveServer | None]) -> None:
     for name, server in servers.items():
         if server is None:
             continue
-        first = [first_byte_ms(server.port, request) for _ in range(FIRST_BYTES)]
+        first = [_first_byte_ms(server.port, request) for _ in range(FIRST_BYTES)]
         with Probe(server.port) as probe:
             together([[f"{server.url}/api/export/people.{_FORMATS[n % 2]}"] for n in range(4)])
         ground.report.row(
             name, f"**{statistics.median(first):.1f} ms**", f"{max(first):.1f} ms", "< 15 ms",
             f"**{probe.p99_ms:.1f} ms**", f"{probe.max_ms:.1f} ms", "p99 < 10 ms, max < 60 ms", len(probe.times_ms),
         )  # fmt: skip
+    floor = export_floors.crowded(ground.server.port, 4)
+    ground.report.row(
+        "an empty WSGI application beside four processes that take all CPU", "", "", "",
+        f"**{floor.p99_ms:.1f} ms**", f"{floor.max_ms:.1f} ms", "", len(floor.times_ms),
+    )  # fmt: skip
+
+
+def _first_byte_ms(port: int, request: bytes) -> float:
+    """On an idle server: each of these clients leaves, and the query of the last one is being ended for a moment."""
+    time.sleep(_REST_S)
+    return first_byte_ms(port, request)
 
 
 def _psql(postgres: PostgresServer) -> float:

@@ -4,13 +4,13 @@ Rules:
 - Where a line shows its own key, and the connection is plain, the rows are read past libpq, many at once
   (``copy_messages``); whatever else the server says is handed to libpq. Elsewhere libpq gives out one row at a time.
 - PostgreSQL ends a line with LF, in CSV too: only those are replaced, never one inside of a field.
-- The wait for the socket is in the event loop. What has come is handed over when nothing follows for ``_PATIENCE_S``.
+- The wait for the socket is in the event loop. What has come is handed over when nothing follows for ``_PATIENCE_S``,
+  or the answer has ended.
 - Only COMMAND_OK at the end is an end: a connection that was lost is an error (libpq's PQgetCopyData, PQgetResult).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
@@ -24,7 +24,7 @@ from psycopg import OperationalError, errors
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from stores.copy_messages import ROW, Taken, length, take
+from stores.copy_messages import ROW, Taken, ended, length, take
 from stores.postgres_lines import DELIMITERS, hides_key
 from stores.postgres_schema import Shape
 from stores.tables import Block, Query, Rows
@@ -33,10 +33,12 @@ from streaming.events import TICK_S
 _FIRST_BYTES = 4096  # so that the first byte leaves early
 _BLOCK_BYTES = 64 * 1024
 _MAX_BYTES = 1024 * 1024
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 72 * 1024  # of which a block is left once the messages' heads are taken out
+_PACKET_BYTES = 8 * 1024  # what the server sends at a time
 _HANDED_BYTES = 16 * 1024  # less than a socket holds
 _PATIENCE_S = 0.02
-# The server sends 8 KiB at a time. To be woken for each costs as much CPU as all else that is done with its rows.
+# To be woken for each packet costs as much CPU as all else that is done with its rows.
+# So whoever has read all there is rests: the socket holds what the server makes of rows in twice that time.
 _NAP_S = 0.001
 _LINE_ENDS: dict[Rows, bytes] = {"csv": b"\r\n", "ndjson": b"\n"}
 _FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(?:[,\n]|\Z)')
@@ -91,15 +93,15 @@ class Reading:
 
     def _past_libpq(self) -> Iterator[Block | None]:
         """Read rows whose line has their key, which no other row has: a block may end behind any of them."""
-        limit = _FIRST_BYTES
+        end = _LINE_ENDS[self._form]
         while True:
             yield from self._arrived()
             if self._data[0] == ROW:
-                self._gather(limit)
-                taken = self._taken(limit)
+                self._gather()
+                taken = take(self._data, end)
+                assert taken is not None  # one has arrived
                 del self._data[: taken.end]
                 yield self._block(taken)
-                limit = _BLOCK_BYTES
             elif self._data[0] in _ASIDE:
                 size = length(self._data) or 0
                 hand_over(self._pgconn, self._data[:size])
@@ -114,29 +116,28 @@ class Reading:
     def _arrived(self) -> Iterator[None]:
         """Wait until the next message is whole."""
         while (size := length(self._data)) is None or size > len(self._data):
-            yield from self._waited()
-            self._read()
+            if not self._read():
+                yield from self._waited()
 
-    def _gather(self, limit: int) -> None:
-        """Read on up to ``limit`` bytes, for as long as something follows soon."""
-        while len(self._data) < limit and self._readable(_PATIENCE_S):
-            if limit > _FIRST_BYTES:
+    def _gather(self) -> None:
+        """Read on until there is a block, for as long as something follows soon."""
+        limit = _BLOCK_BYTES if self._begun else _FIRST_BYTES
+        while len(self._data) < limit and not ended(self._data) and (self._read() or self._readable(_PATIENCE_S)):
+            if self._begun and len(self._data) < limit and not ended(self._data):
                 gevent.sleep(_NAP_S)
-            self._read()
 
-    def _taken(self, limit: int) -> Taken:
-        end = _LINE_ENDS[self._form]
-        taken = take(bytes(self._data[:limit]), end) or take(bytes(self._data), end)
-        assert taken is not None  # one has arrived
-        return taken
-
-    def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            came = os.read(self._pgconn.socket, _READ_BYTES)
-            if not came:
-                self._pgconn.consume_input()  # raises, with libpq's own words
-                raise OperationalError("the connection was lost")
-            self._data += came
+    def _read(self) -> bool:
+        """Take what has come; return whether anything had."""
+        most = _READ_BYTES - len(self._data) if self._begun else 0
+        try:
+            came = os.read(self._pgconn.socket, max(most, _PACKET_BYTES))
+        except BlockingIOError:
+            return False
+        if not came:
+            self._pgconn.consume_input()  # raises, with libpq's own words
+            raise OperationalError("the connection was lost")
+        self._data += came
+        return True
 
     def _careful(self) -> Iterator[Block | None]:
         """Rows whose key is beside their line, or that share it: a block ends between two keys where it can."""

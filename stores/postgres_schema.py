@@ -111,13 +111,14 @@ class Shape:
 
 def read_shapes(connection: Connection[Any], allowed: Sequence[str]) -> dict[str, Shape]:
     """Return the tables of ``allowed`` that exist and may be read, in that order. Raises psycopg.Error."""
-    found = connection.execute(_TABLES, (list(allowed),)).fetchall()
+    # Prepared: to plan the three takes four times as long as to run them.
+    found = connection.execute(_TABLES, (list(allowed),), prepare=True).fetchall()
     oids = [row[1] for row in found]
     columns: dict[int, list[Column]] = {oid: [] for oid in oids}
-    for oid, *column in connection.execute(_COLUMNS, (oids,)).fetchall():
+    for oid, *column in connection.execute(_COLUMNS, (oids,), prepare=True).fetchall():
         columns[oid].append(_column(*column))
     keys: dict[int, str] = {}
-    for oid, name, _ in connection.execute(_KEYS, (oids,)).fetchall():
+    for oid, name, _ in connection.execute(_KEYS, (oids,), prepare=True).fetchall():
         keys.setdefault(oid, name)
     shapes = {}
     for name, oid, _, rows, relation in found:

@@ -16,7 +16,7 @@ from psycopg import OperationalError, sql
 
 from stores.errors import StoreError, UnknownTable
 from stores.postgres_conditions import Conditions, check
-from stores.postgres_connections import Connection, Connections, end, sentences
+from stores.postgres_connections import Connection, Connections, sentences
 from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
 from stores.postgres_schema import Shape, read_shapes
@@ -24,7 +24,7 @@ from stores.selection import check_room, chosen_columns
 from stores.tables import Block, Filter, Query, Rows, Table
 
 _MOST_SHAPES = 1000
-_BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}"
+_BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}; SELECT pg_current_snapshot()::text"
 
 
 class PostgresTables:
@@ -36,7 +36,7 @@ class PostgresTables:
     def __init__(self, url: str, allowed: Sequence[str], most: int = 64) -> None:
         self._most = most
         self._allowed = tuple(allowed)
-        self._connections = Connections(url)
+        self._connections = Connections(url, self._warm)
         self._open: set[_Snapshot] = set()
         # As they were when a query was checked: reading them again would cost its first row three round trips.
         self._shapes: dict[Table, Shape] = {}
@@ -104,6 +104,11 @@ class PostgresTables:
             snapshot.close()
         self._connections.dispose()
 
+    def _warm(self, connection: Connection) -> None:
+        # Else PostgreSQL plans a prepared statement anew for the first five times.
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        read_shapes(connection, self._allowed)
+
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         with sentences():
@@ -147,7 +152,7 @@ class _Snapshot:
             if connection.info.transaction_status.name == "INTRANS":
                 connection.execute("COMMIT")
         except OperationalError:
-            end(connection)
+            self._connections.end(connection)
         else:
             self._connections.give_back(connection)
 
@@ -155,10 +160,12 @@ class _Snapshot:
         """Begin, and return the moment's name: two snapshots of the same transactions show the same rows."""
         connection = self._connections.take()
         try:
-            connection.execute(_BEGIN)
-            row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+            cursor = connection.execute(_BEGIN)
+            while cursor.nextset():
+                pass
+            row = cursor.fetchone()
         except BaseException:
-            end(connection)
+            self._connections.end(connection)
             raise
         self._connection = connection
         return str(row[0]) if row else ""

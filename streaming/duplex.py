@@ -29,8 +29,8 @@ from streaming.events import TICK_S, Event, Source
 from streaming.pace import Pace
 from streaming.pipeline import Pipeline
 
-_BLOCK_BYTES = 64 * 1024
-_MEMORY_BYTES = 2**20
+_BLOCK_BYTES = 256 * 1024
+_MEMORY_BYTES = 2 * 2**20  # the half of it is a piece of a body that comes quickly
 _FILE_BYTES = 16 * 2**20
 
 

@@ -22,6 +22,8 @@ from streaming.transforms import CaseMap, Digest, Identity, Lower, Numbered
 # comes of the fast ones is what the pump writes at once.
 _SLICE_BYTES = 64 * 1024
 _SMALL_SLICE_BYTES = 32 * 1024
+# ASCII is mapped at a GB/s: what is between two steps would take longer than the step.
+_ASCII_SLICE_BYTES = 256 * 1024
 # So much may be made of a few bytes: a short body of spaces compresses well without being a bomb.
 FREE_BYTES = 16 * 2**20
 
@@ -42,18 +44,21 @@ class Expanding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Transform:
+    """``slice_bytes``: what goes into it in one step; ``ascii_slice_bytes``: of what is ASCII as a whole."""
+
     make: Callable[[], Codec | Expanding]
     content_type: str
     slice_bytes: int = _SLICE_BYTES
+    ascii_slice_bytes: int = 0
 
 
 _TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
 
 TRANSFORMS: Mapping[str, Transform] = {
-    "upper": Transform(lambda: CaseMap(str.upper, bytes.upper), _TEXT),
+    "upper": Transform(lambda: CaseMap(str.upper, bytes.upper), _TEXT, ascii_slice_bytes=_ASCII_SLICE_BYTES),
     "lower": Transform(Lower, _TEXT, _SMALL_SLICE_BYTES),
-    "casefold": Transform(lambda: CaseMap(str.casefold, bytes.lower), _TEXT),
+    "casefold": Transform(lambda: CaseMap(str.casefold, bytes.lower), _TEXT, ascii_slice_bytes=_ASCII_SLICE_BYTES),
     "nfc": Transform(NFC, _TEXT, _SMALL_SLICE_BYTES),
     "lines": Transform(Numbered, _TEXT, 8 * 1024),  # of empty lines
     "identity": Transform(Identity, _TEXT),
@@ -139,7 +144,10 @@ class _Stage:
     def _steps(self, data: bytes) -> Iterator[bytes]:
         if hasattr(self._codec, "decode"):
             return self._codec.decode(data)
-        most = TRANSFORMS[self.name].slice_bytes
+        transform = TRANSFORMS[self.name]
+        most = transform.slice_bytes
+        if transform.ascii_slice_bytes and data.isascii():
+            most = transform.ascii_slice_bytes
         if len(data) <= most:
             return iter((self._codec.encode(data),))
         return map(self._codec.encode, (data[at : at + most] for at in range(0, len(data), most)))

@@ -121,14 +121,19 @@ def _frames(
     pace = Pace()
     try:
         while (item := link.pull(source)) is not wire.END:
+            block = b""
             if isinstance(item, Event):
-                out += framing.encode(item)
+                frame = framing.encode(item)
                 link.events += 1
-                if len(out) <= limit:
-                    continue
+                if out or len(frame) <= limit:
+                    out += frame
+                    if len(out) <= limit:
+                        continue
+                else:
+                    block = frame  # as it is: to collect it would copy it twice
             now = time.monotonic()
-            if out:
-                yield bytes(out)
+            if out or block:
+                yield block or bytes(out)
                 out.clear()
                 limit, wrote_at = BLOCK_BYTES, now
             elif now - wrote_at >= heartbeat_s:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.copy_messages import length, take
+from stores.copy_messages import ended, length, take
 
 # No text of PostgreSQL holds NUL; all else may stand in a row, also what looks like a message.
 ROW = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40).map(str.encode) | (
@@ -59,3 +59,11 @@ def test_part_of_a_row_is_none() -> None:
     """Nothing is taken of a row before its last byte is there."""
     data = message(b"1,a\n")
     assert [take(data[:cut], b"\n") for cut in range(1, len(data))] == [None] * (len(data) - 1)
+
+
+def test_the_end_of_an_answer_is_seen() -> None:
+    """Once the server says that it is ready for a query, nothing follows: its last rows wait for nothing."""
+    rows = message(b"1,Z\n") + message(b"2,b\n")
+    end = message(b"", b"c") + message(b"COPY 2\0", b"C") + message(b"I", b"Z")
+    assert ended(rows + end)
+    assert not any(ended((rows + end)[:cut]) for cut in range(len(rows + end)))

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gevent
@@ -120,6 +121,7 @@ def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no room for what the client does not read, it gets the status for that, as long as it can."""
     # full(4): every write is ENOSPC
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr("streaming.duplex.Spool", partial(Spool, memory_bytes=0))
     source = duplex(iter([b"x" * 2**20] * 3), Pipeline(["identity"], LIMITS), {}, 2**28)
     with pytest.raises(DiskFull):
         list(source)

@@ -175,5 +175,13 @@ def test_a_step_is_bounded(name: str) -> None:
     body = {"csv-to-ndjson": b"a\n" * 2**17, "ndjson-to-csv": b'{"a":1}\n' * 2**16}.get(name, b"ab\n" * 2**18)
     body = {"gunzip": gzip.compress, "unzstd": zstd.compress}.get(name, bytes)(body)
     sizes = [len(step) for step in Pipeline([name], LIMITS).decode(body)]
-    assert len(sizes) >= (6 if name not in ("gunzip", "unzstd") else 2)
+    assert len(sizes) >= {"gunzip": 2, "unzstd": 2, "upper": 3, "casefold": 3}.get(name, 6)
     assert max(sizes) <= 2**19
+
+
+def test_ascii_is_mapped_in_larger_steps() -> None:
+    """A megabyte of ASCII is four steps; one letter that is none makes it steps of 64 KiB, which take as long."""
+    plain, mixed = b"a" * 2**20, b"a" * (2**20 - 2) + "é".encode()
+    assert [len(made) for made in Pipeline(["upper"], LIMITS).decode(plain)] == [2**18] * 4
+    assert [len(made) for made in Pipeline(["upper"], LIMITS).decode(mixed)] == [2**16] * 16
+    assert b"".join(Pipeline(["upper"], LIMITS).decode(mixed)) == b"A" * (2**20 - 2) + "É".encode()

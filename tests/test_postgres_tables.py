@@ -465,6 +465,48 @@ def test_an_error_between_rows(database: Database, at: int, least: int) -> None:
     assert all(row.startswith(b"%d," % (n + 1)) and row.endswith(b"x" * 50) for n, row in enumerate(rows))
 
 
+def test_a_connection_that_was_ended_is_replaced_ahead(database: Database) -> None:
+    """After an export that was left the next one finds a connection whose server process knows the tables."""
+    database.execute(ENDLESS)
+    tables = database.tables("endless")
+    rows = tables.rows(tables.select("endless"), "csv")
+    assert [next(rows) for _ in range(3)] == [None] * 3
+    rows.close()  # type: ignore[attr-defined]
+    gevent.wait([tables._connections._replacing], 10)
+    ready = _pids(database)
+    assert len(ready) == 2
+    assert _pid(tables) in ready
+
+
+def test_what_replaces_a_connection_ends_with_the_tables(database: Database) -> None:
+    """Disposed while it is being made, it is not kept."""
+    database.execute(ENDLESS)
+    tables = database.tables("endless")
+    rows = tables.rows(tables.select("endless"), "csv")
+    assert [next(rows) for _ in range(3)] == [None] * 3
+    rows.close()  # type: ignore[attr-defined]
+    gevent.sleep(0)
+    tables.dispose()
+    eventually(lambda: _pids(database) == [])
+    assert tables._connections._idle == []
+
+
+def _pids(database: Database) -> list[int]:
+    """The server processes that no query keeps busy."""
+    statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'perennial' AND state = 'idle'"
+    return [pid for (pid,) in database.server.query(statement)]
+
+
+def _pid(tables: PostgresTables) -> int:
+    """Of the server process that the next snapshot gets."""
+    snapshot = tables.snapshot()
+    try:
+        assert snapshot._connection is not None
+        return snapshot._connection.info.backend_pid
+    finally:
+        snapshot.close()
+
+
 def test_an_idle_connection_that_was_killed_is_replaced(database: Database) -> None:
     """The server may be restarted between two exports."""
     database.create("t", (ID,), [(1,)])

@@ -111,6 +111,15 @@ def test_a_large_item_waits_for_nothing() -> None:
     assert [len(each) for each in writes] == [0, 1, 10**6, 1]
 
 
+def test_a_large_item_is_not_copied() -> None:
+    """What fills a write by itself is written as its framing made it; what small ones came before it is not lost."""
+    large = Event(b"b" * 10**6)
+    writes = list(pumped(iter([Event(b"a"), large, Event(b"c"), large, large])))
+    assert [len(each) for each in writes] == [0, 1, 10**6, 1 + 10**6, 10**6, 0]
+    assert writes[2] is large.data
+    assert writes[4] is large.data
+
+
 def test_an_empty_stream_is_opened_and_ended() -> None:
     """No item is a whole stream, too."""
     assert list(pumped(iter(()), CSV(["a"]))) == [b"a\r\n", b""]
