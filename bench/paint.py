@@ -4,6 +4,8 @@ Rules:
 - What Chromium itself takes is in both, and on a small machine it is most of it: the two are visited in turn, and the
   ratio is that of each pair.
 - A first visit has an empty cache and a context of its own; the second one finds in the cache what pages share.
+- A new context is a new window, whose own pages (the address bar's list) load while it opens: a visit begins when the
+  browser has come to rest, as it does for whoever types an address.
 - First paint is what the browser says of itself (Paint Timing, W3C), from the start of the navigation.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +31,10 @@ ROUNDS = 5
 FLOOR = "/line"
 ASKED_KIB = 60
 _PAINT = "performance.getEntriesByName('first-paint')[0]?.startTime"
+_RESTS_S, _LOOK_S, _BUSY = 5.0, 0.2, 0.1
+# Whether all that belongs to the page has come: some of it is asked for behind the first paint.
+_QUIET = """() => performance.now() - 500 > Math.max(0, ...performance.getEntriesByType('resource')
+    .map(({responseEnd}) => responseEnd))"""
 _ASSETS = """performance.getEntriesByType('resource').filter(({name}) => name.includes('/assets/')
     && !name.includes('/vendor/')).reduce((sum, {encodedBodySize}) => sum + encodedBodySize, 0)"""
 
@@ -71,12 +78,33 @@ def _visits(browser: Any, server: LiveServer, path: str) -> tuple[float, float, 
     context = browser.new_context(base_url=server.url)
     try:
         page = context.new_page()
+        _at_rest(browser)
         page.goto(path, wait_until="load")
-        first, assets = _painted(page), int(page.evaluate(_ASSETS))
+        first = _painted(page)
+        eventually(lambda: page.evaluate(_QUIET), 30.0)
+        assets = int(page.evaluate(_ASSETS))
+        _at_rest(browser)
         page.goto(path, wait_until="load")
         return first, _painted(page), assets
     finally:
         context.close()
+
+
+def _at_rest(browser: Any) -> None:
+    """Return when the browser's processes take less than a tenth of one processor, or after ``_RESTS_S``."""
+    session = browser.new_browser_cdp_session()
+    deadline, before = time.monotonic() + _RESTS_S, _taken_s(session)
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        if (now := _taken_s(session)) - before < _BUSY * _LOOK_S:
+            break
+        before = now
+    session.detach()
+
+
+def _taken_s(session: Any) -> float:
+    """The processor time of all the browser's processes, as it counts it itself."""
+    return sum(float(each["cpuTime"]) for each in session.send("SystemInfo.getProcessInfo")["processInfo"])
 
 
 def _painted(page: Any) -> float:

@@ -1,10 +1,6 @@
 // The map: each card's stream can be started, watched, cut off and stopped; and what the server does, live.
 
-import { byId, explain, say, size } from "./stream.js";
-import { watchActivity } from "./activity.js";
-import { pictureOf } from "./pictures.js";
-import { Resumed } from "./resume.js";
-import { sendFile, sendResumable } from "./uploads.js";
+import { byId, explain, painted, say, size } from "./stream.js";
 
 // A browser opens six connections to one HTTP/1.1 server, for all its tabs: those of cards are counted over all of
 // them, or the sixth tab would wait for ever.
@@ -13,6 +9,11 @@ const PLUGGED_OUT_MS = 1500;
 const JSON_TYPE = { "Content-Type": "application/json" };
 const { origin } = byId("cards").dataset;
 const running = new Map();
+
+// What a card needs once it runs is fetched behind the first paint, and so are the charts (at the end).
+const seen = painted();
+const parts = seen.then(() => Promise.all([import("./pictures.js"), import("./resume.js"), import("./uploads.js")]));
+parts.catch(() => {}); // said by the card that is started
 
 class Card {
   #element;
@@ -41,15 +42,18 @@ class Card {
   }
 
   async start() {
+    const found = await parts.catch(() => null);
+    if (!found) return say(this.#state, "A part of this page could not be fetched: load it again.", true);
     const leave = await takePlace();
     if (!leave) return say(this.#state, "Your other tabs have all the connections that a browser opens.", true);
     this.#stop = new AbortController();
     running.set(this, this.#stop);
     this.#label("Stop");
+    const [{ pictureOf }, { Resumed }, uploads] = found;
     this.#picture = pictureOf(this.#part(".picture"));
     say(this.#state, "Live");
     try {
-      await this.#run();
+      await this.#run(this.#sender(uploads) ?? new Resumed(this.#element.dataset, this.#picture));
       say(this.#state, `Ended cleanly, ${size(this.#picture.received)}`);
     } catch (error) {
       say(this.#state, this.#stop.signal.aborted ? "Stopped" : error.message, !this.#stop.signal.aborted);
@@ -63,10 +67,9 @@ class Card {
   }
 
   /** Read to the end, over as many connections as the plug makes of it. */
-  async #run() {
-    const { dataset } = this.#element;
-    if (dataset.create) await fetch(dataset.create, { method: "PUT", headers: JSON_TYPE });
-    const stream = this.#sender(dataset) ?? new Resumed(dataset, this.#picture);
+  async #run(stream) {
+    const { create } = this.#element.dataset;
+    if (create) await fetch(create, { method: "PUT", headers: JSON_TYPE });
     while (!(await this.#connected(stream))) {
       say(this.#state, `Unplugged after ${stream.shown}`);
       await new Promise((resolve) => setTimeout(resolve, PLUGGED_OUT_MS));
@@ -76,7 +79,8 @@ class Card {
     }
   }
 
-  #sender({ path, total, resume }) {
+  #sender({ sendFile, sendResumable }) {
+    const { path, total, resume } = this.#element.dataset;
     if (Number(total) && !resume) return { connect: (signal) => sendFile(path, Number(total), this.#picture, signal) };
     return resume === "upload" ? sendResumable(path, Number(total), this.#picture) : null;
   }
@@ -148,4 +152,5 @@ async function copy(code, button) {
 }
 
 for (const element of byId("cards").children) new Card(element);
-watchActivity();
+await seen;
+(await import("./activity.js")).watchActivity();

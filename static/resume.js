@@ -5,7 +5,7 @@
 //   forgotten, and comes again.
 // - Nothing comes twice, and nothing is left out: the cursor is that of the last thing handed on.
 
-import { explain, lost } from "./stream.js";
+import { count, explain, lost } from "./stream.js";
 
 const SLOW_MS = 100;
 
@@ -31,7 +31,7 @@ export class Resumed {
 
   /** The cursor, as a person reads it. */
   get shown() {
-    return this.#way.bytes ? `byte ${this.#bytes.toLocaleString("en")}` : this.#cursor || "the beginning";
+    return this.#way.bytes ? `byte ${count(this.#bytes)}` : this.#cursor || "the beginning";
   }
 
   async connect(signal) {

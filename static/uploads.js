@@ -1,6 +1,6 @@
 // The map's uploads: one in a single request, with the progress that the server reports; and one by tus 1.0.
 
-import { explain, lost, randomId, readText } from "./stream.js";
+import { count, explain, lost, randomId, readText } from "./stream.js";
 
 const PIECE_BYTES = 256 * 1024;
 const PIECE_MS = 150; // slow enough to be watched
@@ -39,7 +39,7 @@ export function sendResumable(path, total, picture) {
   };
   return {
     get shown() {
-      return `byte ${offset.toLocaleString("en")}`;
+      return `byte ${count(offset)}`;
     },
     async connect(signal) {
       const metadata = `filename ${btoa("map.bin")}`;

@@ -1,6 +1,6 @@
 // Video: jump through the film, and ask for a range by hand.
 
-import { byId, say } from "./stream.js";
+import { byId, painted, say } from "./stream.js";
 
 const video = byId("video");
 let asked_ms = 0;
@@ -15,8 +15,11 @@ video?.addEventListener("seeked", () => {
 video?.addEventListener("error", () => say(byId("state"), "The film cannot be played.", true));
 
 for (const button of document.querySelectorAll("[data-jump]")) {
-  button.addEventListener("click", () => (video.currentTime = video.duration * Number(button.dataset.jump)));
+  button.addEventListener("click", () => (video.currentTime = (video.duration || 0) * Number(button.dataset.jump)));
 }
+
+// How long it is: asked for behind the page, which shows the rest of itself meanwhile.
+painted().then(() => video && (video.preload = "metadata"));
 
 const HEADERS = ["accept-ranges", "content-range", "content-length", "content-type", "etag", "last-modified"];
 
