@@ -24,7 +24,7 @@ run: $(RUN) ## the server, on http://127.0.0.1:8000 (PORT=, HOST=, WEB_CONCURREN
 # Tests wait more than they work: more of them than there are processors, a file's tests in one process, the longest
 # files first (tests/conftest.py).
 test: $(DEV) ## the tests (ARGS="-k sse -x" goes to pytest)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(DEV) ## the tests that take minutes: load, memory, endurance
 	@$(BIN)/python -m pytest -m slow_suite $(ARGS)
