@@ -47,8 +47,7 @@ from streaming.pace import Pace
 FIRST_REQUEST_S = 1.0
 # Of the grace time, the master's own too: to mark what could not be finished, before it kills.
 MARK_S = 1.0
-# So many places are kept free by ending connections that wait, or a tenth of a worker that has few; and so many of
-# these are looked through for a fresh one.
+# So many places are kept free, or a tenth of them; and so many that wait are looked through for a fresh one.
 _SPARE = 100
 _LOOKED_AT = 64
 _SIGTERM = 15

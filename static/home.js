@@ -16,6 +16,7 @@ const parts = seen.then(() => Promise.all([import("./pictures.js"), import("./re
 parts.catch(() => {}); // said by the card that is started
 
 class Card {
+  #beginning = false;
   #element;
   #part;
   #picture;
@@ -42,9 +43,12 @@ class Card {
   }
 
   async start() {
+    if (this.#beginning) return;
+    this.#beginning = true;
     const found = await parts.catch(() => null);
+    const leave = found && (await takePlace());
+    this.#beginning = false;
     if (!found) return say(this.#state, "A part of this page could not be fetched: load it again.", true);
-    const leave = await takePlace();
     if (!leave) return say(this.#state, "Your other tabs have all the connections that a browser opens.", true);
     this.#stop = new AbortController();
     running.set(this, this.#stop);

@@ -56,6 +56,20 @@ def lines(card: Any) -> list[str]:
     return card.locator(".picture").inner_text().splitlines()
 
 
+def test_two_clicks_start_one_stream(page: Any) -> None:
+    """Also while what a card needs is still being fetched."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/")
+    text = card(page, "Text")
+    text.locator("[data-action=start]").evaluate("button => (button.click(), button.click())")
+    expect(text.locator(".state")).to_have_text("Live")
+    expect(text.locator(".picture > *").first).not_to_be_empty()
+    assert len([url for url in asked if "/api/stream?" in url]) == 1
+    press(text, "start")
+    expect(text.locator(".state")).to_have_text("Stopped")
+
+
 def test_every_card_runs(page: Any) -> None:
     """A card shows its stream arriving, and ends cleanly or can be stopped."""
     page.goto("/")
