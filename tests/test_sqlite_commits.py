@@ -14,7 +14,7 @@ import pytest
 pytest.register_assert_rewrite("tests.contract_log", "tests.contract_forks", "tests.contract_producers")
 
 from stores import sqlite_log  # noqa: E402  # the contract's asserts are to be rewritten first
-from stores.base import START, Config, Log, Producer  # noqa: E402
+from stores.base import START, Append, Config, Log, Producer  # noqa: E402
 from stores.errors import NoStream, StoreError, StoreFull, UnknownOffset  # noqa: E402
 from stores.sqlite_deletions import SLICE  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
@@ -156,6 +156,25 @@ def test_a_full_disk_is_store_full_and_passes(log: SQLiteLog) -> None:
     writer.execute(f"PRAGMA max_page_count = {pages + 10_000}")
     assert not log.append("a", [Event(b"2")], producer=Producer("p", 0, 1)).duplicate
     assert texts(log.read("a", START)) == ["1", "2"]
+
+
+def test_a_batch_that_was_not_committed_is_no_guess_for_the_next(log: SQLiteLog) -> None:
+    """Its disk was full: nothing of it is there, and the same again, or another, adds each event once."""
+    paths = [f"s{n}" for n in range(3)]
+    for path in paths:
+        log.create(path, Config("text/plain"))
+
+    def each(number: int, text: str) -> list[StoreError | None]:
+        producer = Producer("p", 0, number)
+        return list(log.append_each([Append(path, events(text), producer) for path in paths]))
+
+    assert each(0, "a") == each(1, "b") == [None] * 3
+    pages = log._commits._db.execute("PRAGMA max_page_count = 1").fetchone()[0]  # no fewer than there are
+    with pytest.raises(StoreFull):
+        each(2, "x" * 100_000)
+    log._commits._db.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    assert each(2, "c") == each(2, "c") == each(3, "d") == [None] * 3
+    assert [texts(log.read(path, START)) for path in paths] == [["a", "b", "c", "d"]] * 3
 
 
 def test_who_cannot_ring_on_a_full_disk_has_written(path: Path) -> None:
