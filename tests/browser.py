@@ -2,6 +2,8 @@
 
 Rules:
 - A page fails its test when it says an error on its console, or asks another host for anything.
+- Where the headless shell is installed it is that, as Playwright's own: the same engine without the windows around it,
+  which take as much of a small machine again.
 - Without Playwright or Chromium whoever needs them is skipped, and says why.
 """
 
@@ -15,7 +17,7 @@ import pytest
 
 from tests.harness import LiveServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
 ARGS = [
     "--no-sandbox",
     "--disable-gpu",
