@@ -3,8 +3,8 @@
 Rules:
 - A write is a function of the connection, under a savepoint of its own: one that fails does not undo the others.
 - Statements run in the event loop, some 20 µs each append. In a thread each of them would wait for Python's lock, up
-  to 5 ms beside a busy loop. COMMIT runs in a native thread, since it syncs and checkpoints; so do the statements of
-  a ``heavy`` write, few and long.
+  to 5 ms beside a busy loop. COMMIT runs in a native thread, since it may sync; so do the statements of a
+  ``heavy`` write, few and long.
 - A write is told of only after its COMMIT. What is killed while it waits may have been written.
 - A busy database is asked again after a cooperative pause, ``BUSY_S`` seconds long; then it is StoreBusy.
 - Without gevent's patches the callers are threads, and the one that comes first commits for those that came meanwhile.
@@ -24,6 +24,7 @@ from gevent.monkey import get_original, is_module_patched
 
 from stores import sqlite_file
 from stores.errors import StoreError
+from stores.sqlite_checkpoints import Checkpoints
 from streaming.events import Event
 
 _SimpleQueue = get_original("queue", "SimpleQueue")
@@ -49,18 +50,27 @@ class Write(Generic[Result]):
 
 
 class Commits:
-    """The writer of ``db``. ``begun`` is called in each transaction before its writes and after each that failed;
-    ``committed`` after its end, with the writes that succeeded."""
+    """The writer of ``db``; ``aside``: another connection to its file, for the checkpoints.
+
+    ``begun`` is called in each transaction before its writes and after each that failed; ``committed`` after its end,
+    with the writes that succeeded.
+    """
 
     def __init__(
-        self, db: sqlite3.Connection, begun: Callable[[], None], committed: Callable[[Sequence[Write[Any]]], None]
+        self,
+        db: sqlite3.Connection,
+        aside: sqlite3.Connection,
+        begun: Callable[[], None],
+        committed: Callable[[Sequence[Write[Any]]], None],
     ) -> None:
         self._db = db
+        self._aside = aside
         self._begun = begun
         self._committed = committed
         self._waiting: deque[Write[Any]] = deque()
         self._lock = threading.Lock()
         self._native = _Native() if is_module_patched("threading") else None
+        self._checkpoints = Checkpoints(aside, db) if self._native else None
         self._greenlet: gevent.Greenlet | None = None
         self._disposed = False
 
@@ -98,6 +108,10 @@ class Commits:
             self._greenlet.join()
         if self._native:
             self._native.end()
+        if self._checkpoints:
+            self._checkpoints.end()
+        else:
+            self._aside.close()
         self._db.close()
 
     def _drain(self) -> None:
@@ -129,6 +143,8 @@ class Commits:
             if not committed:
                 self._roll_back(writes)
         if committed:
+            if self._checkpoints:
+                self._checkpoints.committed()
             self._committed([write for write in writes if not write.error])
 
     def _end(self, writes: Sequence[Write[Any]]) -> None:

@@ -45,13 +45,12 @@ class SQLiteLog:
         self._bells = Bells()
         self._lock = threading.RLock()
         try:
-            self._db = sqlite_file.open_file(path, sync)
-            writer = sqlite_file.open_file(path, sync)
+            self._db, writer, aside = (sqlite_file.open_file(path, sync) for _ in range(3))
         except sqlite3.Error as error:
             raise sqlite_file.failure(error) from error
         self._streams = Streams(writer, clock, self._touches)
         self._batches = Batches(writer, self._streams, clock)
-        self._commits = Commits(writer, self._streams.begin, self._committed)
+        self._commits = Commits(writer, aside, self._streams.begin, self._committed)
         try:
             self._seen = self._look(lambda: sqlite_rows.change(self._db))
         except StoreError:

@@ -23,6 +23,7 @@ from stores.memory import MemoryLog  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
 from streaming.events import Event  # noqa: E402
 from tests.contract_log import LogContract, add, events, texts  # noqa: E402
+from tests.harness import eventually  # noqa: E402
 
 
 class Clock:
@@ -323,6 +324,38 @@ def test_a_locked_database_ends_in_store_busy(
         locked.execute("ROLLBACK")
         add(log, "a", events("1"))
         assert log.read("a", START).total == 1
+
+
+def test_no_commit_copies_the_wal_into_the_database(path: Path, tmp_path: Path) -> None:
+    """It is done beside them, before one of them would, and what is copied is begun anew: the WAL does not grow."""
+    code = """
+        from pathlib import Path
+        log = SQLiteLog(path)
+        wal = path.with_name(path.name + "-wal")
+        sizes = []
+        for _ in range(10):
+            for _ in range(128):
+                add(log, "a", [Event(b"x" * 100)])
+            time.sleep(0.2)
+            sizes.append(wal.stat().st_size)
+        say(max(sizes))
+        sys.stdin.readline()
+        log.dispose()
+        say("disposed")
+        sys.stdin.readline()
+    """
+    with Child(path, code, before="from gevent import monkey; monkey.patch_all()") as child:
+        most = int(child.line())
+        # SQLite's own bound, 1000 pages of 4096 bytes and 24 of their frame, is what a commit would do it at.
+        assert 100_000 < most < 1000 * 4120
+        alone = tmp_path / "alone.db"
+        alone.write_bytes(path.read_bytes())  # without the WAL: what was copied
+        with closing(sqlite3.connect(alone)) as database:
+            assert database.execute("SELECT count(*) FROM events").fetchone()[0] == 1280
+        child.go()
+        assert child.line() == "disposed"
+        eventually(lambda: not path.with_name(path.name + "-wal").exists(), 5.0, "the last connection closed")
+        child.go()
 
 
 def test_a_lock_holds_up_no_other_greenlet(path: Path, locked: sqlite3.Connection) -> None:
