@@ -34,9 +34,11 @@ import access_log  # noqa: E402
 import flags  # noqa: E402
 import processors  # noqa: E402
 import settings  # noqa: E402
+from stores import sqlite_library  # noqa: E402
 from streaming import metrics_folder  # noqa: E402
 
 flags.configured()
+sqlite_library.set_up()
 metrics_folder.make()
 
 # The log in memory lives and dies with its worker: there is one, and it is not exchanged.

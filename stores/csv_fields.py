@@ -4,21 +4,20 @@ To look at each field for what needs quotes took SQL two thirds of an export's t
 ``bytes.find``, and nothing else is looked at.
 
 Rules:
-- Between two fields stands ``FIELD``, between two rows ``ROW``; a field that is ``NULL`` is no value. What has other
-  numbers of them, since a text may hold them too, is not taken.
+- Between two fields stands ``FIELD``, between two rows ``ROW``, so that every field is between two of the same bytes; a
+  field that is ``NULL`` is no value. What has other numbers of them, since a text may hold them too, is not taken.
 - RFC 4180 with the quotes of PostgreSQL's COPY: around what holds a comma, quote, CR or LF, and around the empty text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 FIELD = b"\x1f"
-ROW = b"\x1e"
+ROW = FIELD + b"\x1e" + FIELD
 # Of no text: it is no UTF-8, not even in part.
 NULL = b"\xff\xfe\xff"
-_NULL_FIELD = re.compile(rb"\xff\xfe\xff(?<![^\x1e\x1f]\xff\xfe\xff)(?![^\x1e\x1f])")
+_NULL_FIELD = re.compile(rb"\xff\xfe\xff(?<![^\x1f]\xff\xfe\xff)(?![^\x1f])")
 _SPECIAL = (b",", b'"', b"\r", b"\n")
 
 
@@ -27,41 +26,47 @@ def csv(data: bytes, rows: int, columns: int) -> bytes | None:
 
     ``columns``: two at the least; one alone would need more quotes (an empty line, ``\\.``).
     """
-    if data.count(ROW) != rows - 1 or data.count(FIELD) != rows * (columns - 1):
+    separators = rows * (columns - 1) + len(ROW) * (rows - 1)
+    if len(data) - len(data.translate(None, ROW)) != separators:
         return None
-    data = _NULL_FIELD.sub(b"", _with_empty_texts(_with_quotes(data)))
-    return None if b"\xff" in data else data.replace(FIELD, b",").replace(ROW, b"\r\n")
+    data = _with_empty_texts(_with_quotes(data))
+    if b"\xff" in data:
+        data = _NULL_FIELD.sub(b"", data)
+        if b"\xff" in data:
+            return None
+    return data.replace(ROW, b"\r\n").replace(FIELD, b",")
 
 
 def _with_quotes(data: bytes) -> bytes:
-    special = dict(_special_fields(data))
+    special = _special_fields(data)
     if not special:
         return data
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     for start in sorted(special):
         end = special[start]
-        parts += [data[at:start], b'"', data[start:end].replace(b'"', b'""'), b'"']
+        parts += (data[at:start], b'"', data[start:end].replace(b'"', b'""'), b'"')
         at = end
     return b"".join([*parts, data[at:]])
 
 
-def _special_fields(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where each field that needs quotes begins and ends, some of them twice."""
+def _special_fields(data: bytes) -> dict[int, int]:
+    """Return where each field that needs quotes begins, and where it ends."""
+    found: dict[int, int] = {}
     for character in _SPECIAL:
         at = data.find(character)
         while at >= 0:
-            start = max(data.rfind(FIELD, 0, at), data.rfind(ROW, 0, at)) + 1
             if (end := data.find(FIELD, at)) < 0:
                 end = len(data)
-            if (row := data.find(ROW, at, end)) >= 0:
-                end = row
-            yield start, end
+            found[data.rfind(FIELD, 0, at) + 1] = end
             at = data.find(character, end)
+    return found
 
 
 def _with_empty_texts(data: bytes) -> bytes:
-    for before, after in ((FIELD, FIELD), (FIELD, FIELD), (ROW, FIELD), (FIELD, ROW)):  # twice: three fields in a row
-        data = data.replace(before + after, before + b'""' + after)
+    if FIELD + FIELD in data:
+        for _ in range(2):  # three fields in a row
+            data = data.replace(FIELD + FIELD, FIELD + b'""' + FIELD)
     if data.startswith(FIELD):
         data = b'""' + data
     return data + b'""' if data.endswith(FIELD) else data

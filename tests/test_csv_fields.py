@@ -38,6 +38,7 @@ def test_quotes_stand_where_the_rfc_wants_them(rows: list[Row]) -> None:
     {
         "a field's separator": (b"a" + FIELD, b"b"),
         "a row's separator": (b"a", ROW),
+        "what is between a row's separator": (b"a", b"\x1e"),
         "no UTF-8": (b"a", b"\xff"),
         "NULL in a text": (b"a" + NULL, b"b"),
     }.values(),

@@ -71,6 +71,7 @@ MAY_IMPORT = {
         "flags",
         "housekeeping",
         "processors",
+        "stores.sqlite_library",
         "streaming",
     },
     "worker": {"relief", "streaming"},

@@ -306,6 +306,22 @@ def test_nul_and_broken_utf8_stay_inside_their_field(database: Database) -> None
     assert [row["v"] for row in parsed_ndjson(data)] == values
 
 
+def test_a_large_block_is_utf8_throughout(database: Database) -> None:
+    """Characters of two to four bytes lie across every place of a block; a broken one stays the only one."""
+    rows = [(n, "x" * (n % 4) + "é€🙂" * 5, "ü") for n in range(2000)]
+    database.create("t", (Column("id", "integer"), Column("v", "text"), Column("w", "text")), rows)
+    tables = database.tables("t")
+    expected = [{"id": n, "v": v, "w": w} for n, v, w in rows]
+    assert parsed_ndjson(read(tables, tables.select("t"), "ndjson")) == expected
+    database.execute("UPDATE t SET w = CAST(x'c3' AS TEXT) WHERE id = 1998")
+    expected[1998]["w"] = "\ufffd"
+    assert parsed_ndjson(read(tables, tables.select("t"), "ndjson")) == expected
+    assert parsed_csv(read(tables, tables.select("t"), "csv"))[1998:] == [
+        ["1998", *rows[1998][1:2], "\ufffd"],
+        ["1999", rows[1999][1], "ü"],
+    ]
+
+
 def test_keys_that_are_no_utf8_page_and_give_no_cursor(database: Database) -> None:
     """A text key that is no UTF-8 loses no row; it has no text form, so its block has no id."""
     database.execute("CREATE TABLE t (k TEXT PRIMARY KEY NOT NULL)")

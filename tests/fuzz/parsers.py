@@ -418,7 +418,7 @@ PARSERS: dict[str, Parser] = {
     "parameters": Parser(_cursors, (b"a=5&b=1e3&c=x&c=y\nk3v9ab-12",)),
     "notification": Parser(_notification, (b'application/json\n{"message": "a"}', b"x/urlencoded\nmessage=a%20b")),
     "rows of COPY": Parser(_copy, (b"a,b|c|\nd\0\0\0|",)),
-    "fields of CSV": Parser(_csv_fields, (b'a\x1fb"c\x1e\xff\xfe\xff\x1f,',)),
+    "fields of CSV": Parser(_csv_fields, (b'a\x1fb"c\x1f\x1e\x1f\xff\xfe\xff\x1f,',)),
     "pipeline": Parser(_pipeline, (b"\0\1\2a,b\n1,2\n", b'\7\x0a\3{"a":1}\n')),
     **{
         f"transform {name}": Parser(_of_codec(each.make), (b'a,"b ""c"""\r\n1,\xc3\x9f\n', b'{"a":1,"b":"\\u00e9"}\n'))
