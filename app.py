@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import doctor
+import processors
 import settings as settings_module
 from blueprints import access as access_blueprint
 from blueprints import (
@@ -242,7 +243,8 @@ def _open_tables(settings: Settings) -> Tables:
         from stores.postgres_tables import PostgresTables  # here, as Redis: its driver costs 10 MB
 
         return PostgresTables(settings.database_url, names, settings.MAX_EXPORTS)
-    return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS)
+    turns = max(1, processors.usable() - 1)
+    return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS, turns)
 
 
 def _path(url: str) -> Path:

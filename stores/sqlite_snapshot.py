@@ -27,6 +27,7 @@ from stores.sqlite_moment import Moments
 from stores.sqlite_schema import read_shapes
 from stores.sqlite_spool import Spool
 from stores.tables import Block, Query, Rows
+from stores.turns import Turns
 
 _BUSY_S = 5.0
 _RETRY_S = 0.02
@@ -52,9 +53,10 @@ class Snapshot:
     Whoever is the last to need the connection closes it: the thread of the last query, or ``close``.
     """
 
-    def __init__(self, uri: str, open: set[Snapshot]) -> None:
+    def __init__(self, uri: str, open: set[Snapshot], turns: Turns) -> None:
         self.name = ""
         self._uri = uri
+        self._turns = turns
         self._siblings = open
         self._lock = _native_lock()
         self._connection: sqlite3.Connection | None = None
@@ -131,7 +133,7 @@ class Snapshot:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         # The blocks are closed before the connection, which else would stay open behind a failure's traceback.
         with closing(self._blocks(connection, query, form)) as blocks:
-            for block in blocks:
+            for block in self._turns.each(blocks):
                 if mode == "wal":
                     channel.put(block)
                 else:

@@ -23,20 +23,22 @@ from stores.sqlite_moment import Moments
 from stores.sqlite_schema import Shape, read_shapes
 from stores.sqlite_snapshot import Snapshot, connected, held, sentences
 from stores.tables import Block, Filter, Query, Rows, Table
+from stores.turns import Turns
 
 
 class SQLiteTables:
     """The tables and views of the database file ``path`` whose names are in ``allowed``, exactly so written.
 
-    At most ``most`` snapshots are open at once, since each may have a thread.
+    At most ``most`` snapshots are open at once, since each may have a thread; so many of those threads have a turn.
     """
 
-    def __init__(self, path: str | os.PathLike[str], allowed: Sequence[str], most: int = 64) -> None:
+    def __init__(self, path: str | os.PathLike[str], allowed: Sequence[str], most: int = 64, turns: int = 1) -> None:
         self._most = most
         self._path = Path(path).absolute()
         self._uri = f"file:{quote(str(self._path))}?mode=ro"
         self._allowed = tuple(allowed)
         self._open: set[Snapshot] = set()
+        self._turns = Turns(turns)
         self._moments = Moments(self._path, lambda: connected(self._uri))
 
     def tables(self) -> Mapping[str, Table]:
@@ -72,7 +74,7 @@ class SQLiteTables:
     def snapshot(self) -> Snapshot:
         """Return the database as it is now; waits cooperatively for a lock. Raises StoreBusy, StoreError."""
         check_room(self._open, self._most)
-        snapshot = Snapshot(self._uri, self._open)
+        snapshot = Snapshot(self._uri, self._open, self._turns)
         with sentences():
             snapshot.begin(lambda: None, time.sleep, self._moments)
         return snapshot
@@ -82,7 +84,7 @@ class SQLiteTables:
 
         Closing the iterator returns at once and ends the query. Raises StoreError, also in mid-stream.
         """
-        return Snapshot(self._uri, self._open).rows(query, form)
+        return Snapshot(self._uri, self._open, self._turns).rows(query, form)
 
     def ping(self) -> None:
         """Return when the database answers. Raises StoreError."""

@@ -80,7 +80,7 @@ MAY_IMPORT = {
     "housekeeping": {"stores.errors", "streaming"},
     "processors": set(),
     "doctor": set(),
-    "app": {"settings", "doctor", "blueprints", "streaming", "stores", "llm"},
+    "app": {"settings", "doctor", "processors", "blueprints", "streaming", "stores", "llm"},
     "settings": set(),
     "blueprints": {"settings", "streaming", *PROTOCOLS, "stores.errors", "llm"},
     "llm": {"settings", "llm", *PURE},
