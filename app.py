@@ -239,11 +239,11 @@ def _is_redis(url: str) -> bool:
 
 def _open_tables(settings: Settings) -> Tables:
     names = [name.strip() for name in settings.EXPORT_TABLES.split(",")]
+    turns = max(1, processors.usable() - 1)
     if settings.database_url.startswith(("postgresql:", "postgres:")):
         from stores.postgres_tables import PostgresTables  # here, as Redis: its driver costs 10 MB
 
-        return PostgresTables(settings.database_url, names, settings.MAX_EXPORTS)
-    turns = max(1, processors.usable() - 1)
+        return PostgresTables(settings.database_url, names, settings.MAX_EXPORTS, turns)
     return SQLiteTables(_path(settings.database_url), names, settings.MAX_EXPORTS, turns)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 from psycopg import OperationalError, sql
 
@@ -20,6 +21,7 @@ from stores.postgres_connections import Connection, Connections, sentences
 from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS, SETTINGS, line, order
 from stores.postgres_schema import Shape, read_shapes
+from stores.reading_turns import ReadingTurns
 from stores.selection import check_room, chosen_columns
 from stores.tables import Block, Filter, Query, Rows, Table
 
@@ -30,14 +32,15 @@ _BEGIN = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}; SELECT p
 class PostgresTables:
     """The tables and views of the database at ``url`` whose names are in ``allowed``: ``name`` or ``schema.name``.
 
-    At most ``most`` snapshots are open at once, since each has a connection.
+    At most ``most`` snapshots are open at once, since each has a connection; so many of them have a turn to be read.
     """
 
-    def __init__(self, url: str, allowed: Sequence[str], most: int = 64) -> None:
+    def __init__(self, url: str, allowed: Sequence[str], most: int = 64, turns: int = 1) -> None:
         self._most = most
         self._allowed = tuple(allowed)
         self._connections = Connections(url, self._warm)
         self._open: set[_Snapshot] = set()
+        self._turns = ReadingTurns(turns)
         # As they were when a query was checked: reading them again would cost its first row three round trips.
         self._shapes: dict[Table, Shape] = {}
 
@@ -79,7 +82,7 @@ class PostgresTables:
     def snapshot(self) -> _Snapshot:
         """Return the database as it is now. Raises StoreBusy, StoreError."""
         check_room(self._open, self._most)
-        return _Snapshot(self._connections, self._open, self._shapes)
+        return _Snapshot(self._connections, self._open, self._shapes, self._turns)
 
     def rows(self, query: Query, form: Rows) -> Iterator[Block | None]:
         """Yield the rows in key order as blocks, None before each wait and at every tick.
@@ -122,11 +125,15 @@ class PostgresTables:
 class _Snapshot:
     """A transaction that has its moment already."""
 
-    def __init__(self, connections: Connections, open: set[_Snapshot], shapes: Mapping[Table, Shape]) -> None:
+    def __init__(
+        self, connections: Connections, open: set[_Snapshot], shapes: Mapping[Table, Shape], turns: ReadingTurns
+    ) -> None:
         self._connections = connections
+        self._turns = turns
         self._shapes = shapes
         self._siblings = open
         self._connection: Connection | None = None
+        self._beside = False
         with sentences():
             self.name = self._begun()
         open.add(self)
@@ -137,7 +144,8 @@ class _Snapshot:
         try:
             with sentences():
                 if query.limit != 0:
-                    yield from self._reading(query, form).blocks()
+                    blocks = self._reading(query, form).blocks()
+                    yield from self._turns.each(blocks) if self._beside else blocks
             whole = True
         finally:
             if last or not whole:
@@ -168,6 +176,7 @@ class _Snapshot:
             self._connections.end(connection)
             raise
         self._connection = connection
+        self._beside = is_beside(connection.info.host, connection.info.hostaddr)
         return str(row[0]) if row else ""
 
     def _reading(self, query: Query, form: Rows) -> Reading:
@@ -183,6 +192,11 @@ class _Snapshot:
             # The key's index gives the first row at once, where a sort would give it last.
             connection.execute(sql.SQL("SET LOCAL enable_sort = off"))
         return Reading(connection.pgconn, _copy(shape, query, form, conditions.sql), shape, query, form)
+
+
+def is_beside(host: str, address: str) -> bool:
+    """Whether a database there, by a folder's socket or at an ``address``, has the same processors as this process."""
+    return host.startswith(("/", "@")) or (bool(address) and ip_address(address.partition("%")[0]).is_loopback)
 
 
 def _copy(shape: Shape, query: Query, form: Rows, where: str) -> str:

@@ -19,7 +19,7 @@ from stores.postgres_copy import Reading
 from stores.postgres_lines import COPY_OPTIONS
 from stores.postgres_schema import Column as PGColumn
 from stores.postgres_schema import Shape, read_shapes
-from stores.postgres_tables import PostgresTables
+from stores.postgres_tables import PostgresTables, is_beside
 from stores.seed import users
 from stores.sqlite_conditions import after_condition, conditions
 from stores.sqlite_schema import Key
@@ -607,3 +607,20 @@ def test_dispose_ends_running_queries(database: Database) -> None:
     tables.dispose()
     with pytest.raises(StoreError):
         list(rows)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "beside"),
+    [
+        ("/run/postgresql", "", True),
+        ("@abstract", "", True),
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "::1", True),
+        ("db", "10.0.0.7", False),
+        ("db", "fe80::1%eth0", False),
+        ("db", "", False),
+    ],
+)
+def test_a_database_on_this_machine_is_told_from_others(host: str, address: str, beside: bool) -> None:
+    """Its processes take of the same processors, and so its exports take turns."""
+    assert is_beside(host, address) is beside
