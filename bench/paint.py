@@ -2,7 +2,7 @@
 
 Rules:
 - What Chromium itself takes is in both, and on a small machine it is most of it: the two are visited in turn, and the
-  ratio is that of each pair. With its windows it takes some 25 ms more for each of them; measured is the headless shell,
+  ratio is that of each pair. With its windows it takes some 25 ms more for either; measured is the headless shell,
   where it is installed.
 - A first visit has an empty cache and a context of its own; the second one finds in the cache what pages share.
 - A new context is a new window, whose own pages (the address bar's list) load while it opens: a visit begins when the
