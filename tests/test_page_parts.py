@@ -61,6 +61,15 @@ def test_the_style_sheet_stands_in_the_pages(app: Flask, client: FlaskClient) ->
     assert app.extensions["assets"].style_source in client.get("/chat").headers["Content-Security-Policy"]
 
 
+def test_what_brings_a_module_stands_in_the_page(app: Flask, client: FlaskClient) -> None:
+    """As it is, and under the hash that the policy names: it cannot end its own element."""
+    script = (ROOT / "static" / "begin.js").read_text()
+    assert "</" not in script
+    assert "<!--" not in script
+    assert f">{script}</script>" in client.get("/events").text
+    assert app.extensions["assets"].begin_source in client.get("/events").headers["Content-Security-Policy"]
+
+
 def test_pages_name_no_asset_without_its_hash(client: FlaskClient) -> None:
     """What a page loads is all under /assets/."""
     for path in ("/", "/upload", "/docs"):
