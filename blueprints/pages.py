@@ -159,7 +159,8 @@ def _document(name: str) -> str:
     shown = markup.document(path)
     documents = [(text, "/docs" if each == "http" else f"/docs/{each}") for each, text in DOCUMENTS.items()]
     # The only HTML that is not made by a template: of our own files, in which HTML is text (streaming/markup.py).
-    return render_template("docs.html", document=shown, documents=documents, html=Markup(shown.html))
+    parts = {"html": Markup(shown.html), "first": markup.FIRST_HEADINGS}
+    return render_template("docs.html", document=shown, documents=documents, **parts)
 
 
 @blueprint.get("/docs/plots/<name>.svg")

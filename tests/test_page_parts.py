@@ -128,6 +128,19 @@ def test_each_heading_begins_a_section(tmp_path: Path) -> None:
         ["fourth"],
     ]
     assert html.count("<section>") == html.count("</section>") == 2
+    assert "rest" not in html
+
+
+def test_what_is_behind_the_first_screen_is_one_element(tmp_path: Path) -> None:
+    """All that comes after some 1,600 characters of HTML, from a heading on, in order; nothing is lost."""
+    paragraphs = "".join(f"## H{number}\n\n{'word ' * 150}\n\n" for number in range(9))
+    (tmp_path / "a.md").write_text(f"# A\n\n{paragraphs}")
+    html = markup.document(tmp_path / "a.md").html
+    first, rest = html.split('<div class="rest">')
+    assert rest.rstrip().endswith("</section>\n</div>")
+    assert 1600 < len(first) < 2600
+    assert re.findall("H[0-9](?=</h2>)", first + rest) == [f"H{number}" for number in range(9)]
+    assert html.count("<section>") == html.count("</section>") == 9
 
 
 def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ QUIET = """() => {
         && (resources.length || !document.querySelector("[data-module]"))
         && performance.now() - 500 > Math.max(...resources.map(({responseEnd}) => responseEnd), 0);
 }"""
+FILLED = "!document.getAnimations().some(({animationName}) => animationName === 'unfold')"
 RULES = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
     .filter(({impact}) => ["serious", "critical"].includes(impact))
     .map(({id, nodes}) => [id, nodes[0].html, nodes[0].failureSummary])"""
@@ -121,6 +122,20 @@ def test_a_second_visit_fetches_no_asset(page: Any) -> None:
 
     assert visit() > 0
     assert visit() == 0
+
+
+@pytest.mark.parametrize("height", [720, 1440])
+def test_nothing_moves(page: Any, height: int) -> None:
+    """What is filled behind the first paint had its place: the layout shifts by next to nothing (good is below 0.1)."""
+    page.add_init_script("""window.shifted = 0; new PerformanceObserver((list) => {
+        for (const {value} of list.getEntries()) window.shifted += value; }).observe({type: "layout-shift"})""")
+    for path in ("/", "/docs", "/docs/operations", "/video"):
+        for width in (360, 900, 1280):
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto(path)
+            eventually(lambda: page.evaluate(QUIET), 30.0)
+            eventually(lambda: page.evaluate(FILLED))
+            assert page.evaluate("window.shifted") < 0.02, (path, width)
 
 
 def test_what_is_done_before_the_module_comes_is_done_with_it(page: Any) -> None:
