@@ -40,3 +40,10 @@ def page_style() -> Markup:
     """The style sheet, for a page's own ``<style>``."""
     assets: Assets = current_app.extensions["assets"]
     return Markup(assets.style)
+
+
+@blueprint.app_template_global()
+def page_begin() -> Markup:
+    """What brings a page's module behind its first paint, for its own ``<script data-module>``."""
+    assets: Assets = current_app.extensions["assets"]
+    return Markup(assets.begin)

@@ -2,7 +2,8 @@
 
 Rules:
 - A page is rendered from what the server has (tables, videos) and holds no data of a stream; scripts fetch that.
-- No inline script or style anywhere: the policy of pages forbids both, and with them markup that somebody injected.
+- No inline script or style but the two of our own that the policy of pages names by their hashes: it forbids all
+  others, and with them markup that somebody injected.
 """
 
 from __future__ import annotations
@@ -65,7 +66,14 @@ def shown(refusal: Response) -> Response:
 
 @blueprint.get("/")
 def home() -> str:
-    return render_template("home.html", origin=request.host_url.rstrip("/"))
+    origin = request.host_url.rstrip("/")
+    return render_template("home.html", origin=origin, cards=_cards(origin))
+
+
+@functools.lru_cache(8)
+def _cards(origin: str) -> Markup:
+    """The cards for whoever asks under this name: half of the time that the map takes, and the same for all."""
+    return Markup(render_template("cards.html", origin=origin))
 
 
 @blueprint.get("/streams")
@@ -96,7 +104,8 @@ def _state(log: Log, path: str) -> State | None:
 
 @blueprint.get("/events")
 def events() -> str:
-    return render_template("events.html")
+    topic, follow = request.args.get("topic", "default"), request.args.get("follow") == "1"
+    return render_template("events.html", topic=topic, follow=follow)
 
 
 @blueprint.get("/chat")
@@ -157,7 +166,8 @@ def _document(name: str) -> str:
     shown = markup.document(path)
     documents = [(text, "/docs" if each == "http" else f"/docs/{each}") for each, text in DOCUMENTS.items()]
     # The only HTML that is not made by a template: of our own files, in which HTML is text (streaming/markup.py).
-    return render_template("docs.html", document=shown, documents=documents, html=Markup(shown.html))
+    parts = {"html": Markup(shown.html), "first": markup.FIRST_HEADINGS}
+    return render_template("docs.html", document=shown, documents=documents, **parts)
 
 
 @blueprint.get("/docs/plots/<name>.svg")

@@ -1,7 +1,7 @@
 // The EventSource consumer: connecting, connected, disconnected or error; and the list of what came.
 
 import { connect as connectEvents } from "./eventstream.js";
-import { byId, count, explain, make, painted, randomId, say } from "./stream.js";
+import { byId, count, explain, make, randomId, say } from "./stream.js";
 
 const SHOWN = 500;
 
@@ -119,9 +119,4 @@ byId("publish").addEventListener("submit", async (event) => {
   }
 });
 
-const asked = new URLSearchParams(location.search);
-topic.value = asked.get("topic") ?? topic.value;
-follow.checked = asked.get("follow") === "1";
-show("connecting");
-await painted();
-if (!stream && !pulled) begin();
+begin();

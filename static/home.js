@@ -1,6 +1,6 @@
 // The map: each card's stream can be started, watched, cut off and stopped; and what the server does, live.
 
-import { byId, explain, painted, say, size } from "./stream.js";
+import { byId, explain, say, size } from "./stream.js";
 
 // A browser opens six connections to one HTTP/1.1 server, for all its tabs: those of cards are counted over all of
 // them, or the sixth tab would wait for ever.
@@ -10,9 +10,8 @@ const JSON_TYPE = { "Content-Type": "application/json" };
 const { origin } = byId("cards").dataset;
 const running = new Map();
 
-// What a card needs once it runs is fetched behind the first paint, and so are the charts (at the end).
-const seen = painted();
-const parts = seen.then(() => Promise.all([import("./pictures.js"), import("./resume.js"), import("./uploads.js")]));
+// What a card needs once it runs.
+const parts = Promise.all([import("./pictures.js"), import("./resume.js"), import("./uploads.js")]);
 parts.catch(() => {}); // said by the card that is started
 
 class Card {
@@ -156,5 +155,4 @@ async function copy(code, button) {
 }
 
 for (const element of byId("cards").children) new Card(element);
-await seen;
-(await import("./activity.js")).watchActivity();
+import("./activity.js").then(({ watchActivity }) => watchActivity());

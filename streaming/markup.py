@@ -5,6 +5,7 @@ Rules:
 - HTML of ours is split at ``<h2 ``, which cannot be text: there it is ``&lt;h2``.
 - A heading's id is made as GitHub makes it, so that the links in the text lead to the same place here and there.
 - A document is rendered once, and again when its file has changed.
+- What comes behind the first screen is one element, which is filled once the page is painted (static/perennial.css).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+# The first screen of a laptop, in characters of HTML, and in headings beside it.
+_FIRST = 1600
+FIRST_HEADINGS = 24
 _LINK = re.compile(r"([a-z]+)\.md(#.*)?")
 
 
@@ -70,7 +74,11 @@ def _lead_here(inline: Token) -> None:
 def _in_sections(html: str) -> str:
     """Each heading begins a section, which the browser lays out when it comes into sight (static/perennial.css)."""
     first, *others = html.split("<h2 ")
-    return first + "".join(f"<section>\n<h2 {each}</section>\n" for each in others)
+    sections = [first, *(f"<section>\n<h2 {each}</section>\n" for each in others)]
+    ends = itertools.accumulate(map(len, sections))
+    seen = next((number for number, end in enumerate(ends, 1) if end > _FIRST), len(sections))
+    rest = "".join(sections[seen:])
+    return "".join(sections[:seen]) + (f'<div class="rest">\n{rest}</div>\n' if rest else "")
 
 
 def _framed(html: str) -> str:

@@ -22,7 +22,7 @@ _API = ("/api/", "/v1/")
 def secure(response: Response) -> Response:
     """Give a page the headers that keep it from being framed, sniffed or scripted by others."""
     assets: Assets = current_app.extensions["assets"]
-    response.headers.setdefault("Content-Security-Policy", policy(assets.style_source))
+    response.headers.setdefault("Content-Security-Policy", policy(assets.style_source, assets.begin_source))
     # Not "no-referrer": by plain HTTP, where browsers send no Sec-Fetch-Site, the forms of our own pages would come
     # from the origin "null" (Fetch Standard, 3.1.3), and be refused as somebody else's.
     response.headers.setdefault("Referrer-Policy", "same-origin")
@@ -30,11 +30,12 @@ def secure(response: Response) -> Response:
     return response
 
 
-def policy(style: str) -> str:
-    """Return the policy of a page whose one style sheet is ``style``."""
+def policy(style: str, script: str) -> str:
+    """Return the policy of a page whose one style sheet is ``style``, and whose one inline script is ``script``."""
     rules = (
         "default-src 'self'",
         f"style-src {style}",
+        f"script-src 'self' {script}",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",

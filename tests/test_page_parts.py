@@ -61,6 +61,15 @@ def test_the_style_sheet_stands_in_the_pages(app: Flask, client: FlaskClient) ->
     assert app.extensions["assets"].style_source in client.get("/chat").headers["Content-Security-Policy"]
 
 
+def test_what_brings_a_module_stands_in_the_page(app: Flask, client: FlaskClient) -> None:
+    """As it is, and under the hash that the policy names: it cannot end its own element."""
+    script = (ROOT / "static" / "begin.js").read_text()
+    assert "</" not in script
+    assert "<!--" not in script
+    assert f">{script}</script>" in client.get("/events").text
+    assert app.extensions["assets"].begin_source in client.get("/events").headers["Content-Security-Policy"]
+
+
 def test_pages_name_no_asset_without_its_hash(client: FlaskClient) -> None:
     """What a page loads is all under /assets/."""
     for path in ("/", "/upload", "/docs"):
@@ -119,6 +128,19 @@ def test_each_heading_begins_a_section(tmp_path: Path) -> None:
         ["fourth"],
     ]
     assert html.count("<section>") == html.count("</section>") == 2
+    assert "rest" not in html
+
+
+def test_what_is_behind_the_first_screen_is_one_element(tmp_path: Path) -> None:
+    """All that comes after some 1,600 characters of HTML, from a heading on, in order; nothing is lost."""
+    paragraphs = "".join(f"## H{number}\n\n{'word ' * 150}\n\n" for number in range(9))
+    (tmp_path / "a.md").write_text(f"# A\n\n{paragraphs}")
+    html = markup.document(tmp_path / "a.md").html
+    first, rest = html.split('<div class="rest">')
+    assert rest.rstrip().endswith("</section>\n</div>")
+    assert 1600 < len(first) < 2600
+    assert re.findall("H[0-9](?=</h2>)", first + rest) == [f"H{number}" for number in range(9)]
+    assert html.count("<section>") == html.count("</section>") == 9
 
 
 def test_links_lead_to_pages_and_headings(tmp_path: Path) -> None:
