@@ -12,16 +12,17 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 ROW = ord("d")
 # ReadyForQuery, with one more byte: the server says nothing until it is asked again. No row holds the NULs.
 _READY = b"Z\0\0\0\5"
 HEAD_BYTES = 5
 _NEXT = b"\nd\0\0"
-_BETWEEN = re.compile(rb"\nd\0\0..", re.DOTALL)
+# Of a message: its line, behind the half of its length that is not always NULs.
+_LINE = itemgetter(slice(2, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,11 @@ def take(data: bytes | bytearray, line_end: bytes) -> Taken | None:
     if not end:
         return None
     with memoryview(data) as view:
-        rows = _BETWEEN.split(view[HEAD_BYTES : end - 1])  # a ninth less than ``subn`` takes
-    lines = line_end.join(rows)
+        rows = bytes(view[HEAD_BYTES - 2 : end - 1]).split(_NEXT)
+    lines = line_end.join(map(_LINE, rows))
     if b"\0" in lines:
         return _one_by_one(bytes(data[:end]), line_end)
-    return Taken(lines, rows[0] + b"\n", rows[-1] + b"\n", len(rows), end)
+    return Taken(lines, _LINE(rows[0]) + b"\n", _LINE(rows[-1]) + b"\n", len(rows), end)
 
 
 def _one_by_one(data: bytes, line_end: bytes) -> Taken | None:
