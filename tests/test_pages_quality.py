@@ -129,7 +129,7 @@ def test_nothing_moves(page: Any, height: int) -> None:
     """What is filled behind the first paint had its place: the layout shifts by next to nothing (good is below 0.1)."""
     page.add_init_script("""window.shifted = 0; new PerformanceObserver((list) => {
         for (const {value} of list.getEntries()) window.shifted += value; }).observe({type: "layout-shift"})""")
-    for path in ("/", "/docs", "/docs/operations", "/video", "/export", "/transform", "/files"):
+    for path in ("/", "/docs", "/docs/operations", "/video", "/export", "/transform", "/files", "/streams"):
         for width in (360, 900, 1280):
             page.set_viewport_size({"width": width, "height": height})
             page.goto(path)
