@@ -2,8 +2,6 @@
 //
 // Nothing here, or in any page's script, makes markup out of text: `textContent` only.
 
-const UNSEEN_MS = 1000; // a window behind others is not painted, and is not hidden either
-
 export const byId = (id) => document.getElementById(id);
 
 /** Make an element of `name` with a text and properties. */
@@ -121,23 +119,6 @@ export function size(bytes) {
   const power = bytes < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
   const value = bytes / 1024 ** power;
   return `${power && value < 100 ? value.toFixed(1) : count(value)} ${["bytes", "KiB", "MiB", "GiB", "TiB"][power]}`;
-}
-
-/**
- * Resolves when the page has been painted; at once where nobody sees it.
- *
- * What a page begins by itself waits for this: a connection, and more modules, would take the processor that paints.
- */
-export function painted() {
-  if (document.hidden || !PerformanceObserver.supportedEntryTypes?.includes("paint")) return Promise.resolve();
-  return new Promise((resolve) => {
-    const observer = new PerformanceObserver(() => {
-      observer.disconnect();
-      resolve();
-    });
-    observer.observe({ type: "paint", buffered: true });
-    setTimeout(resolve, UNSEEN_MS);
-  });
 }
 
 /** Put a sentence into a status element; `failed` shows it as a failure. */

@@ -1,6 +1,6 @@
 // Durable streams: list them, follow one, append to it, close it, fork it, delete it.
 
-import { byId, count, explain, lost, make, painted, say } from "./stream.js";
+import { byId, count, explain, lost, make, say } from "./stream.js";
 
 const SHOWN = 500;
 
@@ -212,5 +212,4 @@ document.addEventListener("click", (event) => {
 });
 
 const asked = new URLSearchParams(location.search).get("path");
-if (asked) await painted();
 if (asked && !path) open(asked).catch((error) => say(byId("made"), error.message, true));

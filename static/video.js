@@ -1,6 +1,6 @@
 // Video: jump through the film, and ask for a range by hand.
 
-import { byId, painted, say } from "./stream.js";
+import { byId, say } from "./stream.js";
 
 const video = byId("video");
 let asked_ms = 0;
@@ -18,8 +18,8 @@ for (const button of document.querySelectorAll("[data-jump]")) {
   button.addEventListener("click", () => (video.currentTime = (video.duration || 0) * Number(button.dataset.jump)));
 }
 
-// How long it is: asked for behind the page, which shows the rest of itself meanwhile.
-painted().then(() => video && (video.preload = "metadata"));
+// How long it is: asked for here, behind the first paint, and not by the page.
+if (video) video.preload = "metadata";
 
 const HEADERS = ["accept-ranges", "content-range", "content-length", "content-type", "etag", "last-modified"];
 
