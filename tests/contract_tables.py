@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import gevent
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -250,6 +251,16 @@ class TablesContract:
         tables = database.tables(name)
         assert parsed_ndjson(read(tables, tables.select(name), "ndjson")) == [{"id": 1, name: "x"}]
         assert read(tables, tables.select(name, [name]), "csv") == b"x"
+
+    def test_reads_at_once_have_all_their_rows(self, numbers: Tables) -> None:
+        """They take turns, beside one that nobody reads on, and each gives what it gives alone."""
+        query = numbers.select("numbers")
+        alone = read(numbers, query, "csv")
+        with contextlib.closing(blocks(numbers, query, "csv")) as left:  # type: ignore[type-var]
+            next(left)
+            readers = [gevent.spawn(read, numbers, query, "csv") for _ in range(3)]
+            gevent.joinall(readers, timeout=60, raise_error=True)
+        assert [reader.value == alone for reader in readers] == [True] * 3
 
     @pytest.mark.parametrize("form", ["csv", "ndjson"])
     def test_blocks_are_whole_lines_in_key_order(self, numbers: Tables, form: Rows) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,12 @@ pytest.register_assert_rewrite("tests.contract_log", "tests.contract_forks", "te
 from stores import sqlite_log  # noqa: E402  # the contract's asserts are to be rewritten first
 from stores.base import START, Append, Config, Log, Producer  # noqa: E402
 from stores.errors import NoStream, StoreError, StoreFull, UnknownOffset  # noqa: E402
+from stores.sqlite_checkpoints import COMMITS, Checkpoints  # noqa: E402
 from stores.sqlite_deletions import SLICE  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
 from streaming.events import Event  # noqa: E402
 from tests.contract_log import add, events, texts  # noqa: E402
+from tests.harness import eventually  # noqa: E402
 from tests.test_logs import Child, Clock  # noqa: E402
 
 PATCHED = "from gevent import monkey; monkey.patch_all()"
@@ -365,3 +368,34 @@ def test_configurations_survive_the_file(path: Path) -> None:
     assert log.state("a").config == config
     assert not log.create("a", replace(config, keep_s=0)).created
     log.dispose()
+
+
+def test_a_checkpoint_that_fails_is_made_after_the_next_commits() -> None:
+    """Its thread lives on, whatever the disk says, and closes its connection at the end."""
+    asked: list[str] = []
+    closed: list[bool] = []
+
+    class Disk:
+        def execute(self, statement: str) -> Disk:
+            asked.append(statement)
+            if len(asked) == 1:
+                raise sqlite3.OperationalError("disk I/O error")
+            return self
+
+        def fetchall(self) -> list[object]:
+            return []
+
+        def close(self) -> None:
+            closed.append(True)
+
+    aside: Any = Disk()
+    with closing(sqlite3.connect(":memory:")) as writer:
+        checkpoints = Checkpoints(aside, writer)
+        for count in (1, 2):
+            for _ in range(COMMITS):
+                checkpoints.committed()
+            eventually(lambda least=count: len(asked) >= least)
+        assert not closed
+        checkpoints.end()
+        eventually(lambda: closed == [True])
+    assert set(asked) == {"PRAGMA wal_checkpoint(PASSIVE)"}

@@ -31,3 +31,9 @@ def test_it_does_not_count_its_memory() -> None:
         return
     assert int(_used_bytes("")) > 10_000
     assert _used_bytes("sqlite_library.set_up()") == "0"
+
+
+def test_no_process_of_a_server_counts_it() -> None:
+    """Workers are forked from the master, which has set it up when it has read its settings."""
+    configured = "import runpy\nrunpy.run_path('gunicorn.conf.py')\nfrom streaming import metrics_folder"
+    assert _used_bytes(f"{configured}\nmetrics_folder.remove()") in ("0", "None")
