@@ -171,15 +171,22 @@ def _pieces(file: Any) -> Iterator[bytes]:
         piece = connection.recv(_PIECE)
 
 
-def _exchange(connection: http.client.HTTPConnection, request: httpx2.Request) -> Any:
-    body = request.read()
-    connection.putrequest(
-        request.method, request.url.raw_path.decode("ascii"), skip_host=True, skip_accept_encoding=True
-    )
-    for name, value in request.headers.raw:
-        connection.putheader(name, value)
-    connection.endheaders(body or None)
-    return connection.getresponse()
+def _exchange(connection: http.client.HTTPConnection, request: httpx2.Request) -> http.client.HTTPResponse:
+    """Send the request, head and body at once, and return the answer when its head has come."""
+    fields = request.headers.raw
+    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%b: %b\r\n" % field for field in fields]
+    head = b"".join(lines)
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
+        raise httpx2.LocalProtocolError("a header's value ends its line", request=request)
+    connection.sock.sendall(head + b"\r\n" + request.read())
+    answer = http.client.HTTPResponse(connection.sock, method=request.method)
+    try:
+        answer.begin()
+    except BaseException:
+        answer.close()
+        raise
+    return answer
 
 
 def _limit(connection: http.client.HTTPConnection, seconds: float | None) -> None:

@@ -6,6 +6,7 @@ Expected bodies: RFC 9112, 7.1 (chunked) and 6.3 (how a body ends).
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -145,8 +146,14 @@ def test_a_connection_is_not_used_again_after_a_refusal() -> None:
 
 def test_a_connection_that_its_server_closed_is_not() -> None:
     """It is seen before the request is sent: a POST is not repeated, and does not fail."""
-    with answering(b"X" + WHOLE, WHOLE) as (url, ports), httpx2.Client(transport=Transport()) as client:
-        assert [client.post(url).text for _ in range(2)] == ["Hi"] * 2
+    transport = Transport()
+    with answering(b"X" + WHOLE, WHOLE) as (url, ports), httpx2.Client(transport=transport) as client:
+        assert client.post(url).text == "Hi"
+        ((connection, _),) = next(iter(transport._idle.values()))
+        assert connection.sock is not None
+        readable, _, _ = select.select([connection.sock], [], [], 10)  # it has heard of the end
+        assert readable
+        assert client.post(url).text == "Hi"
     assert ports[0] != ports[1]
 
 
@@ -169,6 +176,15 @@ def test_an_answer_that_was_cut_is_an_error(answer: bytes) -> None:
         pytest.raises(httpx2.RemoteProtocolError),
     ):
         _ = client.post(url).text
+
+
+def test_a_field_that_would_end_its_line_is_not_sent() -> None:
+    """What stands in a key must not become a request of its own (CWE-113); the next request is sent as ever."""
+    with answering(WHOLE) as (url, _), httpx2.Client(transport=Transport()) as client:
+        for value in ("x\r\nHost: other", "x\ny", "x\ry", "x\0"):
+            with pytest.raises(httpx2.LocalProtocolError):
+                client.get(url, headers={"Authorization": value.encode()})
+        assert client.get(url).text == "Hi"
 
 
 def test_a_server_that_is_not_there() -> None:
