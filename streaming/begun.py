@@ -47,6 +47,11 @@ class Begun:
         finally:
             link.close()
 
+    @property
+    def together(self) -> int:
+        """How many events are there already, and can leave with the headers."""
+        return len(self._items) if self.first is not None and self._items[0] is not None else 0
+
     def __iter__(self) -> Begun:
         return self
 

@@ -27,6 +27,7 @@ from urllib.parse import quote
 from stores.errors import StoreError
 from streaming import wire
 from streaming.accounts import Account
+from streaming.begun import Begun
 from streaming.errors import EXPIRED, Problem, StreamFailed, public
 from streaming.events import Event, Source
 from streaming.fanout import park
@@ -109,14 +110,22 @@ def _name(environ: Mapping[str, Any]) -> str:
     return f"{environ.get('REQUEST_METHOD', '')} {quote(environ.get('PATH_INFO', ''), encoding='latin-1')}"
 
 
+def _ready(source: Source) -> int:
+    """Return how many of the source's events are there before it is asked: the headers leave with them."""
+    if isinstance(source, Begun):
+        return source.together
+    return int(isinstance(source, Follow) and source.greets)
+
+
 def _frames(
     source: Source, framing: Framing, link: wire.Link, heartbeat_s: float, out: bytearray, account: Account
 ) -> Iterator[bytes | Parked]:
     out += framing.open()
-    if not (isinstance(source, Follow) and source.greets):
+    ready = _ready(source)
+    if not ready:
         yield bytes(out)
         out.clear()
-    limit = 0  # the first item leaves at once
+    limit = BLOCK_BYTES if ready > 1 else 0  # the first item leaves at once
     wrote_at = time.monotonic()
     pace = Pace()
     try:
@@ -132,9 +141,10 @@ def _frames(
                 else:
                     block = frame  # as it is: to collect it would copy it twice
             now = time.monotonic()
-            if out or block:
+            if out or block or ready:
                 yield block or bytes(out)
                 out.clear()
+                ready = 0
                 limit, wrote_at = BLOCK_BYTES, now
             elif now - wrote_at >= heartbeat_s:
                 yield framing.idle()

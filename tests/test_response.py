@@ -427,3 +427,18 @@ def test_begun_whose_client_left_closes_its_source() -> None:
     with pytest.raises(ClientLeft):
         begun(source)
     assert source.closed == 1
+
+
+def test_what_has_come_before_the_answer_leaves_with_its_headers() -> None:
+    """In one write; where the first word has not come, the headers leave at once, and so do those of empty frames."""
+
+    def writes(*items: Event | None, within_s: float = PLENTY_S) -> list[bytes]:
+        with Flask(__name__).test_request_context("/"):
+            source = Begun(iter([*items, None, *some("z")]), within_s, frozenset(["start"]))
+        return [each for each in pump(source, Text(), ENVIRON, 60.0) if isinstance(each, bytes)]
+
+    start = Event(b"s", "start")
+    assert writes(start, *some("a", "b")) == [b"sab", b"z"]
+    assert writes(*some("a", "b")) == [b"a", b"b", b"z"]
+    assert writes(start, None, *some("a"), within_s=0.0) == [b"", b"s", b"a", b"z"]
+    assert writes(Event(b"", "start"), *some("")) == [b"", b"z"]
