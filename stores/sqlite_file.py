@@ -6,6 +6,7 @@ Rules:
   source's. ``pinned``: up to there a fork reads them, whatever retention says.
 - ``clock`` numbers the commits, and ``streams.changes`` is the number of the last one that changed the stream: a worker
   asks after a ring which streams changed since it last asked. ``deletions`` has the paths of those that went lately.
+- ``staged`` and ``staged_tails`` are those of stores/sqlite_staging.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _RETRY_S = 0.0005
 _MOST_RETRY_S = 0.001
 Result = TypeVar("Result")
 
-_VERSION = 2
+_VERSION = 3
 _PRE_RELEASE = 1
 
 _SCHEMA = """
@@ -84,6 +85,31 @@ CREATE TABLE deletions (changes INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KE
 CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), changes INTEGER NOT NULL);
 INSERT INTO clock VALUES (1, 0)
 """
+# Since version 3.
+_STAGING = """
+CREATE TABLE staged (
+    stream INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    time_s REAL NOT NULL,
+    start INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE INDEX staged_by_stream ON staged (stream, number);
+CREATE TABLE staged_tails (
+    stream INTEGER PRIMARY KEY,
+    tail INTEGER NOT NULL,
+    end INTEGER NOT NULL,
+    time_s REAL NOT NULL,
+    touched REAL NOT NULL,
+    expires REAL,
+    changes INTEGER NOT NULL,
+    producer TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    owner INTEGER NOT NULL
+)
+"""
 
 
 def prepare(path: Path) -> None:
@@ -124,12 +150,18 @@ def _make(db: sqlite3.Connection) -> None:
         for table in ("logs", "clock", "events", "keys"):
             db.execute(f"DROP TABLE IF EXISTS {table}")
     if version in (0, _PRE_RELEASE):
-        for statement in _SCHEMA.split(";"):
-            db.execute(statement)
+        _execute(db, _SCHEMA)
+    if version < _VERSION:
+        _execute(db, _STAGING)
         db.execute(f"PRAGMA user_version = {_VERSION}")
     db.execute("COMMIT")
     if _version(db) != _VERSION:
         raise StoreError("The log's database was made by another version of Perennial.")
+
+
+def _execute(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        db.execute(statement)
 
 
 def _version(db: sqlite3.Connection) -> int:

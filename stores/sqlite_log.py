@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 
 from stores import lifetimes, offsets, sqlite_file, sqlite_rows
 from stores.base import START, Append, Appended, Batch, Config, Create, Producer, State
-from stores.bells import Bells, SharedBell
+from stores.bells import Bells
 from stores.errors import NoStream, StoreError, StreamGone
 from stores.producers import Asked
+from stores.shared_bell import SharedBell
 from stores.sqlite_batches import Batches
 from stores.sqlite_commits import Commits, Write, is_heavy
 from stores.sqlite_deletions import TOLD
@@ -32,6 +33,9 @@ from stores.sqlite_rows import Found
 from stores.sqlite_streams import Streams
 from stores.sqlite_touches import Touches
 from streaming.events import Event
+
+# Whose process has staged nothing for so long has settled it, or is dead.
+_ABANDONED_S = 60.0
 
 Result = TypeVar("Result")
 
@@ -57,13 +61,13 @@ class SQLiteLog:
             self._commits.dispose()
             self._db.close()
             raise
-        self._shared = SharedBell(path.with_name(path.name + "-bell"), self._ring_changed)
+        self._shared = SharedBell(path.with_name(path.name + "-bells"), self._ring_changed)
 
     def create(self, path: str, config: Config, events: Sequence[Event] = (), *, closed: bool = False) -> State:
         return self._commits.do(lambda: self._streams.create(path, config, events, closed), [path], is_heavy(events))
 
     def create_each(self, creates: Sequence[Create]) -> None:
-        self._commits.do(lambda: self._streams.create_each(creates), [create.path for create in creates])
+        self._commits.do(lambda: self._batches.create(creates), [create.path for create in creates])
 
     def append(
         self,
@@ -82,7 +86,10 @@ class SQLiteLog:
 
     def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
         heavy = is_heavy(event for append in appends for event in append.events)
-        return self._commits.do(lambda: self._batches.append(appends), [append.path for append in appends], heavy)
+        told = self._commits.do(lambda: self._batches.append(appends), [append.path for append in appends], heavy)
+        if self._batches.due:
+            self._commits.later(self._batches.settle, heavy=True)
+        return told
 
     def state(self, path: str) -> State:
         def work() -> State:
@@ -149,6 +156,7 @@ class SQLiteLog:
     def expire(self, prefix: str = "", untouched_s: float | None = None) -> int:
         now = self._clock()
         self._touches.forget(now)
+        self._commits.do(partial(self._batches.settle_abandoned, now - _ABANDONED_S), heavy=True)
         paths = self._look(lambda: sqlite_rows.over(self._db, now))
         count = sum(self._commits.do(partial(self._streams.expire, path, None), [path], heavy=True) for path in paths)
         if untouched_s is not None:
@@ -168,6 +176,7 @@ class SQLiteLog:
         return self._commits.waiting()
 
     def dispose(self) -> None:
+        self._commits.later(self._batches.settle, heavy=True)
         self._commits.dispose()  # first: what it still commits rings the bells
         self._shared.close()
         self._bells.ring_all()
@@ -175,8 +184,8 @@ class SQLiteLog:
 
     def _find(self, path: str) -> Found | None:
         """Return the stream as the reader sees it; None when there is none or its time has come. Raises StreamGone."""
-        row, now = sqlite_rows.of_path(self._db, path), self._clock()
-        if row is None:
+        now = self._clock()
+        if (row := sqlite_rows.of_path(self._db, path)) is None:
             return None
         expired = not row.deleted and self._touches.expired(row, now)
         if row.deleted or (expired and row.forks):
@@ -218,7 +227,7 @@ class SQLiteLog:
         if not len(self._bells):
             return
         try:
-            change, paths = self._look(self._changed)
+            change, paths = self._look(lambda: sqlite_rows.news(self._db, self._seen, TOLD))
         except StoreError:
             return self._bells.ring_all()
         behind, self._seen = change - self._seen, max(change, self._seen)
@@ -226,10 +235,6 @@ class SQLiteLog:
             return self._bells.ring_all()
         for path in paths:
             self._bells.ring(path)
-
-    def _changed(self) -> tuple[int, list[str]]:
-        change = sqlite_rows.change(self._db)
-        return change, sqlite_rows.changed(self._db, self._seen) if change - self._seen <= TOLD else []
 
     def _look(self, work: Callable[[], Result]) -> Result:
         """Return what ``work`` reads in one transaction. Raises StoreBusy, StoreError."""

@@ -15,19 +15,24 @@ from stores.lifetimes import Place
 from stores.producers import Keyed, Mark
 from streaming.events import Event
 
-COLUMNS = (
-    "id, path, life, config, asked, source, base, forks, pinned, first, tail, end, time_s, touched, expires, closed,"
-    " deleted, seq"
+# What is staged of a stream is later than its row.
+_ROWS = (
+    "SELECT id, path, life, config, asked, source, base, forks, pinned, first, coalesce(tails.tail, streams.tail),"
+    " coalesce(tails.end, streams.end), coalesce(tails.time_s, streams.time_s),"
+    " max(streams.touched, coalesce(tails.touched, 0)), max(streams.expires, coalesce(tails.expires, 0)), closed,"
+    " deleted, streams.seq, tails.stream IS NOT NULL FROM streams LEFT JOIN staged_tails AS tails ON tails.stream = id"
 )
 _config = msgspec.json.Decoder(Config)
 # Each append reads one and writes it again; there are as many as ways to make a stream.
 _CONFIGS = 1024
+# A stream's events lie in the first, and after them in the second.
+_TABLES = ("events", "staged")
 # Sorts after all that a path is made of.
 _LAST = "\U0010ffff"
 
 
 class Row(NamedTuple):
-    """A stream's row; its columns are told in stores/sqlite_file.py."""
+    """A stream's row; its columns are told in stores/sqlite_file.py. ``staged``: the last of its events are."""
 
     id: int
     path: str
@@ -47,6 +52,7 @@ class Row(NamedTuple):
     closed: int
     deleted: int
     seq: str
+    staged: int = 0
 
 
 class Found(NamedTuple):
@@ -70,12 +76,12 @@ class Found(NamedTuple):
 
 
 def of_path(db: sqlite3.Connection, path: str) -> Row | None:
-    row = db.execute(f"SELECT {COLUMNS} FROM streams WHERE path = ?", (path,)).fetchone()
+    row = db.execute(f"{_ROWS} WHERE path = ?", (path,)).fetchone()
     return Row._make(row) if row else None
 
 
 def of_id(db: sqlite3.Connection, stream: int) -> Row | None:
-    row = db.execute(f"SELECT {COLUMNS} FROM streams WHERE id = ?", (stream,)).fetchone()
+    row = db.execute(f"{_ROWS} WHERE id = ?", (stream,)).fetchone()
     return Row._make(row) if row else None
 
 
@@ -115,7 +121,10 @@ def _links(db: sqlite3.Connection, row: Row) -> Iterator[offsets.Link]:
 
 def place(db: sqlite3.Connection, chain: list[offsets.Segment], number: int) -> Place:
     stream = next(each.stream for each in chain if each.after < number <= each.upto)
-    row = db.execute("SELECT time_s, start FROM events WHERE stream = ? AND number = ?", (stream, number)).fetchone()
+    for table in _TABLES:
+        found = db.execute(f"SELECT time_s, start FROM {table} WHERE stream = ? AND number = ?", (stream, number))
+        if row := found.fetchone():
+            break
     return Place._make(row)
 
 
@@ -124,16 +133,17 @@ def events(db: sqlite3.Connection, chain: list[offsets.Segment], after: int, lim
     for segment in chain:
         if limit <= 0:
             return
-        if segment.upto <= after:
-            continue
-        rows = db.execute(
-            "SELECT number, type, data FROM events WHERE stream = ? AND number > ? AND number <= ?"
-            " ORDER BY number LIMIT ?",
-            (segment.stream, max(after, segment.after), segment.upto, limit),
-        )
-        for number, type, data in rows:
-            limit -= 1
-            yield Event(data, type, offsets.write(number, segment.life))
+        for table in _TABLES:
+            if segment.upto <= after or limit <= 0:
+                break
+            rows = db.execute(
+                f"SELECT number, type, data FROM {table} WHERE stream = ? AND number > ? AND number <= ?"
+                " ORDER BY number LIMIT ?",
+                (segment.stream, max(after, segment.after), segment.upto, limit),
+            )
+            for after, type, data in rows:
+                limit -= 1
+                yield Event(data, type, offsets.write(after, segment.life))
 
 
 def fitting(
@@ -171,9 +181,7 @@ def keyed(db: sqlite3.Connection, stream: int, key: str) -> Keyed | None:
 def paths(db: sqlite3.Connection, prefix: str, after: str) -> Iterator[Row]:
     """Yield the rows whose path begins with ``prefix`` and sorts after ``after``, in order."""
     # Text is compared as UTF-8 bytes, which sort as the characters do; no pattern: a path may hold % and _.
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM streams WHERE path > ? AND path >= ? ORDER BY path", (after, max(prefix, after))
-    )
+    rows = db.execute(f"{_ROWS} WHERE path > ? AND path >= ? ORDER BY path", (after, max(prefix, after)))
     for row in map(Row._make, rows):
         if not row.path.startswith(prefix):
             return
@@ -208,9 +216,17 @@ def change(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT changes FROM clock").fetchone()[0])
 
 
-def changed(db: sqlite3.Connection, since: int) -> list[str]:
-    """Return the paths of the streams that changed or went after change ``since``."""
+def news(db: sqlite3.Connection, since: int, most: int) -> tuple[int, list[str]]:
+    """Return the last change, and the paths of the streams that changed or went after change ``since``.
+
+    No paths where those are more than ``most`` changes.
+    """
+    last = change(db)
+    if last - since > most:
+        return last, []
     rows = db.execute(
-        "SELECT path FROM streams WHERE changes > ?1 UNION SELECT path FROM deletions WHERE changes > ?1", (since,)
+        "SELECT path FROM streams WHERE changes > ?1 UNION SELECT path FROM deletions WHERE changes > ?1"
+        " UNION SELECT path FROM staged_tails AS tails JOIN streams ON id = tails.stream WHERE tails.changes > ?1",
+        (since,),
     )
-    return [path for (path,) in rows]
+    return last, [path for (path,) in rows]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from stores import lifetimes, offsets, producers, sqlite_rows
-from stores.base import BEGINNING, START, Appended, Config, Create, State
+from stores import lifetimes, offsets, producers, sqlite_rows, sqlite_staging
+from stores.base import BEGINNING, START, Appended, Config, State
 from stores.errors import BadFork, NoStream, StreamExists, StreamGone, UnknownOffset
 from stores.producers import Asked, Standing
 from stores.sqlite_deletions import Deletions
@@ -34,21 +34,21 @@ class Streams:
         self.change = 0
 
     def create(self, path: str, config: Config, events: Sequence[Event], closed: bool) -> State:
+        created, stream = self.created(path, config, events, closed)
+        return stream.state(created)
+
+    def created(self, path: str, config: Config, events: Sequence[Event], closed: bool = False) -> tuple[bool, Found]:
+        """``create``: whether the stream was made, and as it then is."""
         try:
             stream = self._find(path)
         except StreamGone as error:
             raise StreamExists("The stream was deleted, and forks still read from it.") from error
         if stream is None:
-            made = self._add(self._make(path, config), Asked(events, close=closed))
-            return made.state(created=True)
+            return True, self._add(self._make(path, config), Asked(events, close=closed))
         known = (stream.config, sqlite_rows.config_of(stream.row.asked))
         if not any(lifetimes.same(config, each) for each in known) or bool(stream.row.closed) != closed:
             raise StreamExists("The stream exists with another configuration.")
-        return stream.state()
-
-    def create_each(self, creates: Sequence[Create]) -> None:
-        for path, config, events in creates:
-            self.create(path, config, events, closed=False)
+        return False, stream
 
     def append(self, path: str, create: Config | None, asked: Asked) -> Appended:
         return self.added(path, create, asked)[0]
@@ -87,7 +87,7 @@ class Streams:
 
     def expire(self, path: str, idle: float | None) -> bool:
         """Delete the stream if its time has come, or if it was last touched at ``idle`` or before; whether it was."""
-        row = sqlite_rows.of_path(self._db, path)
+        row = self._row(path)
         if row is None or row.deleted:
             return False
         over = row.touched <= idle if idle is not None else self._touches.expired(row, self._clock())
@@ -110,13 +110,21 @@ class Streams:
 
     def _find(self, path: str) -> Found | None:
         """Return the stream, None when there is none; one whose time has come is deleted. Raises StreamGone."""
-        row = sqlite_rows.of_path(self._db, path)
+        row = self._row(path)
         if row and not row.deleted and self._touches.expired(row, self._clock()):
             self._deletions.forget(row, self.draw())
             row = row._replace(deleted=1) if row.forks else None
         if row and row.deleted:
             raise StreamGone("This stream was deleted.")
         return sqlite_rows.found(self._db, row, self._clock()) if row else None
+
+    def _row(self, path: str) -> Row | None:
+        """Return the stream's row, with all that it tells of in its place."""
+        row = sqlite_rows.of_path(self._db, path)
+        if row and row.staged:
+            sqlite_staging.settle(self._db, sqlite_staging.STREAM, row.id)
+            row = sqlite_rows.of_path(self._db, path)
+        return row
 
     def _standing(self, stream: Found, asked: Asked) -> Standing:
         row, producer = stream.row, asked.producer

@@ -31,7 +31,7 @@ PATIENCE_S = 60.0
 BUSY_S = 0.5
 _WRITER = "chat"
 # The loop waits for the statements of so many appends, some 2 ms.
-_MOST = 64
+_MOST = 128
 
 
 class Copy:

@@ -300,15 +300,28 @@ class MemoryMachine(Machine):
 
 
 class SQLiteMachine(Machine):
+    """Two workers in turn, each of which has staged what the other one knows nothing of."""
+
+    log: SQLiteLog
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "streams.db"
         sqlite_log.prepare(path)
-        self.log = SQLiteLog(path)
+        self.log, self.other = SQLiteLog(path), SQLiteLog(path)
+
+    @rule()
+    def another_worker(self) -> None:
+        self.log, self.other = self.other, self.log
+
+    @rule()
+    def settle(self) -> None:
+        self.log._commits.do(self.log._batches.settle)
 
     def teardown(self) -> None:
         super().teardown()
+        self.other.dispose()
         self.folder.cleanup()
 
 
