@@ -62,13 +62,13 @@ class Chunk(msgspec.Struct):
     citations: list[str] | None = None  # Perplexity
 
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
+decode = msgspec.json.Decoder(Chunk).decode
 
 
 def read(message: sse.Message) -> Chunk:
     """Return what the message says. Raises StreamFailed for what is no chunk, and for an error."""
     try:
-        chunk = _decode_chunk(message.data)
+        chunk = decode(message.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StreamFailed("The model sent something that is no answer.") from error
     if chunk.error is not None or "error" in (chunk.object, message.event):

@@ -48,7 +48,7 @@ class Models:
             raise NotFound(f"There is no model {name[:80]!r} here.", parameter="model")
         return name or self.default
 
-    def asked(self, name: str, question: Question) -> Callable[[], Iterator[Event | None]]:
+    def asked(self, name: str, question: Question) -> Callable[[Callable[[Event], bool]], Iterator[Event | None]]:
         """Return the call that asks the model ``name`` (one of ``names``): see ``llm.openai.complete``."""
         entry = self._entries[name]
         messages = [*self._prompt(), *question.messages]

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +33,10 @@ import httpx2
 import msgspec
 import openai
 
-from llm import chunks, refusals, sse
+from llm import chunks, refusals, sse, texts
 from llm.deadline import Deadline
 from llm.offline import OfflineTransport
-from llm.transport import Transport
+from llm.transport import BODY, Body, Transport
 from settings import Settings
 from streaming.errors import Problem, StreamFailed, TooManyRequests, UpstreamFailed, UpstreamTimeout
 from streaming.events import Event, json_event
@@ -94,24 +94,31 @@ class _Attempt:
     asked: Mapping[str, Any]
     limits: Limits
     deadline: Deadline
+    take: Callable[[Event], bool] | None = None
     started: bool = False
     passing: bool = True
 
 
 def complete(
-    client: openai.OpenAI, model: str, messages: Sequence[Mapping[str, Any]], limits: Limits, **parameters: Any
+    client: openai.OpenAI,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    limits: Limits,
+    take: Callable[[Event], bool] | None = None,
+    **parameters: Any,
 ) -> Iterator[Event | None]:
     """Yield the model's answer to ``messages`` (OpenAI's shape) as the events named above, None before each wait.
 
-    ``parameters`` are the request's other fields. Raises UpstreamFailed, UpstreamTimeout, TooManyRequests, BadRequest
-    before the first event, StreamFailed after it. Closing it, or killing the greenlet that waits in it, closes the
-    connection to the model at once.
+    ``take`` may take a piece of text that comes during a wait, in gevent's loop, where it must neither wait nor raise;
+    False: it has not. ``parameters`` are the request's other fields. Raises UpstreamFailed, UpstreamTimeout,
+    TooManyRequests, BadRequest before the first event, StreamFailed after it. Closing it, or killing the greenlet that
+    waits in it, closes the connection to the model at once.
     """
     asked = {"model": model, "messages": list(messages), **parameters}
     deadline = Deadline(limits.first_token_s, limits.total_s)
     try:
         for retries in range(limits.retries + 1):
-            attempt = _Attempt(client, asked, limits, deadline)
+            attempt = _Attempt(client, asked, limits, deadline, take)
             try:
                 yield from _attempt(attempt)
                 return
@@ -138,7 +145,7 @@ def _attempt(attempt: _Attempt) -> Iterator[Event | None]:
     try:
         with ExitStack() as stack:
             response = _ask(stack, attempt)
-            yield from _answer(_pieces(response), attempt)
+            yield from _answer(response, attempt)
     except (TimeoutError, httpx2.TimeoutException, openai.APITimeoutError) as error:
         if attempt.deadline.passed_total and attempt.started:
             raise StreamFailed("The model took longer for its answer than it may.") from error
@@ -189,19 +196,26 @@ def _post(attempt: _Attempt, asked: Mapping[str, Any]) -> openai.APIResponse[Any
     return response
 
 
-def _pieces(response: openai.APIResponse[Any]) -> Iterator[bytes]:
-    """Return the body's bytes as they come; through the client's layers only where they have something to decode."""
+def _body(response: openai.APIResponse[Any]) -> tuple[Body | None, Iterator[bytes]]:
+    """Return the body, and its bytes as they come; no body where the client's layers have something to decode."""
     if response.headers.get("content-encoding", "identity") != "identity":
-        return response.iter_bytes()
+        return None, response.iter_bytes()
     stream: Iterator[bytes] = iter(response.http_response.stream)  # type: ignore[arg-type]  # a sync client's
-    return stream
+    return response.http_response.extensions.get(BODY), stream
 
 
-def _answer(pieces: Iterator[bytes], attempt: _Attempt) -> Iterator[Event | None]:
+def _let_take(body: Body | None, decoder: sse.Decoder, attempt: _Attempt) -> None:
+    """From now on let pieces of text be taken while the answer waits for more."""
+    if body is not None and attempt.take is not None:
+        body.take = texts.taker(decoder, attempt.take, lambda: attempt.deadline.renew(attempt.limits.idle_s))
+
+
+def _answer(response: openai.APIResponse[Any], attempt: _Attempt) -> Iterator[Event | None]:
     reason, usage = "", None
-    deadline, idle_s = attempt.deadline, attempt.limits.idle_s
+    deadline, idle_s, decoder = attempt.deadline, attempt.limits.idle_s, sse.Decoder()
+    body, pieces = _body(response)
     try:
-        for message in _messages(pieces, deadline):
+        for message in _messages(pieces, deadline, decoder):
             if message is None:
                 yield None
                 continue
@@ -213,6 +227,8 @@ def _answer(pieces: Iterator[bytes], attempt: _Attempt) -> Iterator[Event | None
             chunk = chunks.read(message)
             usage = chunk.usage or usage
             if found := chunks.events(chunk):
+                if not attempt.started:
+                    _let_take(body, decoder, attempt)
                 attempt.started = True
                 yield from found
                 deadline.renew(idle_s)
@@ -229,9 +245,8 @@ def _answer(pieces: Iterator[bytes], attempt: _Attempt) -> Iterator[Event | None
     yield json_event({"finish_reason": reason, "usage": usage}, "finish")
 
 
-def _messages(pieces: Iterator[bytes], deadline: Deadline) -> Iterator[sse.Message | None]:
+def _messages(pieces: Iterator[bytes], deadline: Deadline, decoder: sse.Decoder) -> Iterator[sse.Message | None]:
     """Yield the messages as they come, None before each wait."""
-    decoder = sse.Decoder()
     try:
         while True:
             yield None

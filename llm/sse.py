@@ -32,7 +32,7 @@ class Decoder:
         self._first = True
 
     def decode(self, piece: bytes) -> list[Message]:
-        if (messages := self._plain(piece)) is not None:
+        if (messages := self.plain(piece)) is not None:
             return messages
         if self._after_cr and piece:
             piece = piece.removeprefix(b"\n")  # the second half of a CRLF that was cut in two
@@ -47,8 +47,11 @@ class Decoder:
             raise ValueError(f"a message of more than {LIMIT_BYTES} bytes")
         return [message for line in lines if (message := self._read(line.rstrip(b"\r\n"))) is not None]
 
-    def _plain(self, piece: bytes) -> list[Message] | None:
-        """The messages of a piece as nearly all are, whole and of one line of data each; None: it is no such piece."""
+    def plain(self, piece: bytes) -> list[Message] | None:
+        """The messages of a piece as nearly all are, whole and of one line of data each; None: it is no such piece.
+
+        Such a piece leaves the decoder as it was.
+        """
         if self._first or self._line or self._data or self._event or self._after_cr:
             return None
         if not piece.endswith(b"\n\n") or b"\r" in piece:

@@ -25,12 +25,16 @@ import gevent.monkey
 import gevent.socket
 import httpx2
 
+from llm.beside import Beside
 from llm.chunked import Chunked
+from llm.texts import Take
 
 # Uvicorn, which most model servers run on, closes idle connections after 5 s.
 IDLE_S = 4.0
 _MOST_IDLE = 100
 _PIECE = 65536
+# The extension of a response that is its body.
+BODY = "perennial.body"
 _poll = gevent.monkey.get_original("select", "poll")
 
 _Origin = tuple[bytes, bytes, int]
@@ -60,8 +64,11 @@ class Transport(httpx2.BaseTransport):
         except BaseException:
             _shut(connection)
             raise
-        stream = _Body(self, origin, connection, answer)
-        return httpx2.Response(answer.status, headers=answer.getheaders(), stream=stream, request=request)
+        body = Body(self, origin, connection, answer)
+        told = {BODY: body}
+        return httpx2.Response(
+            answer.status, headers=answer.getheaders(), stream=body, request=request, extensions=told
+        )
 
     def close(self) -> None:
         while self._idle:
@@ -103,8 +110,13 @@ class Transport(httpx2.BaseTransport):
         return connection
 
 
-class _Body(httpx2.SyncByteStream):
-    """The body as it comes; read to its end, its connection is kept."""
+class Body(httpx2.SyncByteStream):
+    """The body as it comes; read to its end, its connection is kept.
+
+    ``take``: may take what comes while its reader waits, where that can be (``beside``).
+    """
+
+    take: Take | None = None
 
     def __init__(
         self, transport: Transport, origin: _Origin, connection: http.client.HTTPConnection, answer: Any
@@ -140,13 +152,20 @@ class _Body(httpx2.SyncByteStream):
     def _chunked(self) -> Iterator[bytes]:
         """By our own decoder: http.client's gives out one chunk at a time, also where a hundred have come."""
         decoder = Chunked()
-        for piece in _pieces(self._answer.fp):
-            if data := decoder.decode(piece):
+        connection: Any = getattr(self._answer.fp.raw, "_sock", None)
+        pieces = _pieces(self._answer.fp, connection)
+        beside: Beside | None = None
+        while not decoder.ended:
+            if beside is not None:
+                data = beside.wait()
+            elif piece := next(pieces, b""):
+                data = decoder.decode(piece)
+            else:
+                raise ConnectionError("there was no last chunk")
+            if data:
                 yield data
-            if decoder.ended:
-                break
-        else:
-            raise ConnectionError("there was no last chunk")
+            if self.take is not None and beside is None and type(connection) is gevent.socket.socket:
+                beside = Beside(connection, decoder, self.take)
         if decoder.rest:
             raise ConnectionError("there was more after the last chunk")
 
@@ -156,9 +175,8 @@ class _Body(httpx2.SyncByteStream):
             _shut(self._connection, self._answer)
 
 
-def _pieces(file: Any) -> Iterator[bytes]:
+def _pieces(file: Any, connection: Any) -> Iterator[bytes]:
     """Yield what comes, as it comes, until the end; ``file``: http.client's, which may have read some of it already."""
-    connection: Any = getattr(file.raw, "_sock", None)
     piece = file.read1(_PIECE)
     while piece:
         yield piece

@@ -33,7 +33,8 @@ from streaming.leases import CHATS, Lease
 log = logging.getLogger("perennial.chat")
 
 STOPPED, LEFT, DRAINED = "stopped", "left", "interrupted"
-Model = Callable[[], Iterator[Event | None]]
+# Asks a model; what it is given takes a piece of text that comes while its iterator waits: see ``llm.openai``.
+Model = Callable[[Callable[[Event], bool]], Iterator[Event | None]]
 
 
 class Cancelled(BaseException):
@@ -173,7 +174,7 @@ class ChatRun:
         return why
 
     def _answer(self, model: Model) -> None:
-        source = model()
+        source = model(self._take_beside)
         came: list[Event] = []
         try:
             while (event := self._pull(source)) is not self:
@@ -204,6 +205,13 @@ class ChatRun:
         self._publish([part for event in came for part in self.parts.add(event)])
         if self.parts.size > self._limit_bytes:
             raise StreamFailed(f"An answer may have {self._limit_bytes} bytes, and this one has more.")
+
+    def _take_beside(self, piece: Event) -> bool:
+        """Take a piece of text while the run waits, which what came before it has left; in gevent's loop."""
+        if self._cancelled or self.parts.size + len(piece.data) > self._limit_bytes:
+            return False
+        self._publish(self.parts.add(piece))
+        return True
 
     def _publish(self, parts: list[Event]) -> None:
         if self._first_at is None and not PRELIMINARY.issuperset(part.type for part in parts):

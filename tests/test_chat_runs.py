@@ -688,7 +688,7 @@ def test_a_run_whose_log_is_gone_ends() -> None:
     run = ChatRun(Copies(log), Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
     log.create(run.path, Config("application/json"), run.begin())
 
-    def model() -> Iterator[Event | None]:
+    def model(_: Callable[[Event], bool]) -> Iterator[Event | None]:
         yield Event(b"Hello", "text")
         yield None
         log.delete(run.path)
@@ -729,7 +729,7 @@ def copied(log: MemoryLog, store: Any, fail: Callable[[], None]) -> tuple[list[t
     run = ChatRun(Copies(store), Lease(log), "run", Parts("", "a-model", 0, 0), 1000)
     log.create(run.path, Config("application/json"), run.begin())
 
-    def model() -> Iterator[Event | None]:
+    def model(_: Callable[[Event], bool]) -> Iterator[Event | None]:
         for number in range(12):
             if number == 6:
                 fail()
@@ -777,8 +777,8 @@ def test_a_run_that_could_not_be_begun_is_ended(settings: Settings, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(Chats, "_name", full)
         with pytest.raises(StoreFull):
-            chats.begin(asked, Parts("", "a-model", 0, 0), lambda: iter(()))
-    run_id, is_new = chats.begin(asked, Parts("", "a-model", 0, 0), lambda: iter(()))
+            chats.begin(asked, Parts("", "a-model", 0, 0), lambda _: iter(()))
+    run_id, is_new = chats.begin(asked, Parts("", "a-model", 0, 0), lambda _: iter(()))
     assert not is_new
     lease.renew()
     with closing(chats.read(run_id)) as reader:
@@ -799,7 +799,7 @@ def test_a_run_that_its_chat_was_not_told_of_is_found_by_who_joins_it(
     def asked(number: int) -> Ask:
         return Ask("a-chat", "caller", same=f"{number}", key=f"key-{number}", body=f"{number}")
 
-    def model() -> Iterator[Event]:
+    def model(_: Callable[[Event], bool]) -> Iterator[Event]:
         yield Event(b'{"finish_reason":"stop","usage":null}', "finish")
 
     def begun(number: int) -> str:
