@@ -359,6 +359,7 @@ def test_upload(page: Any) -> None:
 def test_upload_several(page: Any) -> None:
     """Each has its row and its link; one that is dropped, too."""
     page.goto("/upload")
+    expect(page.locator("#file")).to_have_attribute("multiple", "")  # its module has come
     page.set_input_files("#file", [{"name": f"n-{n}.bin", "mimeType": "", "buffer": bytes(n)} for n in (1, 2, 3)])
     page.click("#send")
     expect(page.locator("#files a")).to_have_count(3)
