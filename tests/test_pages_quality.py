@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import PAGES
+from tests.browser import PAGES, painted
 from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -105,8 +105,7 @@ def nothing_serious(page: Any, axe: str) -> None:
 def paint(page: Any, path: str) -> float:
     """Visit the page anew, and return when it was painted first."""
     page.goto(path, wait_until="load")
-    # Asked from here: the page's policy lets nobody evaluate a text in it again and again.
-    return float(eventually(lambda: page.evaluate("performance.getEntriesByName('first-paint')[0]?.startTime"), 30.0))
+    return painted(page)
 
 
 def test_a_second_visit_fetches_no_asset(page: Any) -> None:
@@ -162,7 +161,7 @@ def test_a_question_that_is_entered_before_the_module_comes_is_asked_with_it(pag
     """Enter sends it then, and begins no new line; Shift and Enter do."""
     held: list[Any] = []
     page.route("**/chat.js", lambda route: held.append(route))
-    page.goto("/chat")
+    paint(page, "/chat")
     page.fill("#prompt", "Early")
     page.press("#prompt", "Shift+Enter")
     page.keyboard.type("bird")
@@ -236,7 +235,7 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     def focused() -> str:
         return str(page.evaluate("document.activeElement.id || document.activeElement.dataset.action"))
 
-    page.goto("/")
+    paint(page, "/")
     card = page.locator(".card").first
     card.locator("[data-action=start]").press("Enter")
     expect(card.locator(".picture")).to_contain_text("Chunk 0")
@@ -245,10 +244,10 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     assert focused() == "plug"
     expect(card.locator(".state")).to_contain_text("resumed after")
     assert focused() == "plug"
-    page.goto("/export")
+    paint(page, "/export")
     page.locator("#add").press("Enter")
     page.get_by_label("Remove this condition").press("Enter")
     assert focused() == "add"
-    page.goto("/transform")
+    paint(page, "/transform")
     page.get_by_label("Remove upper").press("Enter")
     assert focused() == "add"
