@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, request
 from markupsafe import Markup
 
-from streaming.assets import Assets
+from streaming.assets import STYLE, Assets
 from streaming.errors import NotFound
 
 blueprint = Blueprint("assets", __name__)
@@ -36,10 +36,10 @@ def asset_url(name: str) -> str:
 
 
 @blueprint.app_template_global()
-def page_style() -> Markup:
-    """The style sheet, for a page's own ``<style>``."""
+def page_style(name: str = STYLE) -> Markup:
+    """The style sheet ``name``, for a page's own ``<style>``."""
     assets: Assets = current_app.extensions["assets"]
-    return Markup(assets.style)
+    return Markup(assets.sheets[name])
 
 
 @blueprint.app_template_global()

@@ -3,21 +3,47 @@
 
 {
   const UNSEEN_MS = 1000; // a window behind others is not painted, and is not hidden either
-  const HELD = ["click", "submit", "input", "change"];
   const { module } = document.currentScript.dataset;
   const early = [];
 
-  const hold = (event) => {
-    const { type, target, submitter } = event;
-    if (type === "click" && !target.closest("button[type=button]")) return; // links, and what becomes a submit
-    if (type === "submit") event.preventDefault();
-    early.push({ type, target, submitter });
+  const changed = ({ type, target }) => () => target.dispatchEvent(new Event(type, { bubbles: true }));
+
+  /** Take the files while the event lasts, and let no browser open them in the place of the page. */
+  const dropped = (event) => {
+    const target = event.target.closest?.(".drop")?.querySelector("input");
+    if (!target) return null;
+    event.preventDefault();
+    if (event.type !== "drop" || !event.dataTransfer.files.length) return null;
+    target.files = event.dataTransfer.files;
+    return changed({ type: "change", target });
   };
 
-  const again = ({ type, target, submitter }) => {
-    if (type === "click") target.closest("button").click();
-    else if (type === "submit") target.requestSubmit(submitter);
-    else target.dispatchEvent(new Event(type, { bubbles: true }));
+  // What each event is to the page without its module, and what does it again; nothing where the browser does it.
+  const HELD = {
+    input: changed,
+    change: changed,
+    click: ({ target }) => {
+      const button = target.closest("button[type=button]"); // not links, nor what becomes a submit
+      return button && (() => button.click());
+    },
+    submit: (event) => {
+      event.preventDefault();
+      return () => event.target.requestSubmit(event.submitter);
+    },
+    keydown: (event) => {
+      const { target, key, shiftKey, isComposing } = event;
+      if (key !== "Enter" || shiftKey || isComposing || !target.matches("[data-enter=sends]")) return null;
+      event.preventDefault();
+      return () => target.form.requestSubmit();
+    },
+    dragenter: dropped,
+    dragover: dropped,
+    drop: dropped,
+  };
+
+  const hold = (event) => {
+    const again = HELD[event.type](event);
+    if (again) early.push(again);
   };
 
   const painted = new Promise((resolve) => {
@@ -26,10 +52,10 @@
     setTimeout(resolve, UNSEEN_MS);
   });
 
-  for (const type of HELD) addEventListener(type, hold, true);
+  for (const type in HELD) addEventListener(type, hold, true);
   const here = () => {
-    for (const type of HELD) removeEventListener(type, hold, true);
-    early.forEach(again); // without its module, too: a form is then sent as without scripts
+    for (const type in HELD) removeEventListener(type, hold, true);
+    for (const again of early) again(); // without its module, too: a form is then sent as without scripts
   };
   painted.then(() => import(module)).finally(here);
 }

@@ -8,6 +8,7 @@
 //   region of the page.
 // - A browser has six connections to a server (HTTP/1.1): no more than WATCHED rows follow their stream.
 
+import "./vendor/tus-js-client/tus.min.js"; // puts window.tus there
 import { byId, make, say, sentence, size } from "./stream.js";
 
 const { tus } = window;

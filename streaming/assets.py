@@ -5,9 +5,10 @@ Rules:
   state, and no build step writes names into modules.
 - What is asked for under another hash is the newest, and is not kept: a page from before a deploy goes on.
 - They are few and small: read and compressed once, and served from memory.
-- The style sheet stands in the pages, and so does what brings a page's module behind the first paint: asked for by
-  itself it held up that paint by a quarter of its time. The policy of pages names both by their hashes (CSP 3, 6.7.3),
+- The style sheets stand in the pages, and so does what brings a page's module behind the first paint: asked for by
+  itself it held up that paint by a quarter of its time. The policy of pages names them by their hashes (CSP 3, 6.7.3),
   and so no other style or script.
+- One sheet is every page's; what only one page has stands in that page, in a sheet of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Asset:
 class Assets:
     """The files below ``folder`` as they are now; ``release`` is their hash.
 
-    ``style``: the style sheet of pages; ``begin``: what brings their modules; ``…_source``: how a policy names it.
+    ``sheets``: the style sheets of pages, by their names; ``begin``: what brings the modules of pages; ``…_source``:
+    how a policy names them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,11 +47,11 @@ class Assets:
             names.update(b"%b\0%b" % (name.encode(), hashlib.sha256(asset.data).digest()))
         self.release = names.hexdigest()[:12]
 
-        self.style, self.begin = (self._text(name) for name in (STYLE, BEGIN))
-        self.style_source, self.begin_source = _source(self.style), _source(self.begin)
-
-    def _text(self, name: str) -> str:
-        return self._assets[name].data.decode() if name in self._assets else ""
+        texts = {name: asset.data.decode() for name, asset in self._assets.items() if name.endswith((".css", BEGIN))}
+        self.begin = texts.pop(BEGIN, "")
+        self.begin_source = _source(self.begin)
+        self.sheets = texts
+        self.style_source = " ".join(map(_source, self.sheets.values()))
 
     def find(self, name: str) -> Asset | None:
         return self._assets.get(name)

@@ -5,7 +5,7 @@ Rules:
 - HTML of ours is split at ``<h2 ``, which cannot be text: there it is ``&lt;h2``.
 - A heading's id is made as GitHub makes it, so that the links in the text lead to the same place here and there.
 - A document is rendered once, and again when its file has changed.
-- What comes behind the first screen is one element, which is filled once the page is painted (static/perennial.css).
+- What comes behind the first screen is one element, which is filled once the page is painted (static/docs.css).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _lead_here(inline: Token) -> None:
 
 
 def _in_sections(html: str) -> str:
-    """Each heading begins a section, which the browser lays out when it comes into sight (static/perennial.css)."""
+    """Each heading begins a section, which the browser lays out when it comes into sight (static/docs.css)."""
     first, *others = html.split("<h2 ")
     sections = [first, *(f"<section>\n<h2 {each}</section>\n" for each in others)]
     ends = itertools.accumulate(map(len, sections))

@@ -31,7 +31,7 @@ def secure(response: Response) -> Response:
 
 
 def policy(style: str, script: str) -> str:
-    """Return the policy of a page whose one style sheet is ``style``, and whose one inline script is ``script``."""
+    """Return the policy of a page whose style sheets are among ``style``, and whose one inline script is ``script``."""
     rules = (
         "default-src 'self'",
         f"style-src {style}",

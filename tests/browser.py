@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import LiveServer
+from tests.harness import LiveServer, eventually
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
 ARGS = [
@@ -69,6 +69,14 @@ def page(browser: Any, server: LiveServer) -> Iterator[Any]:
     context.close()
     # A stream that its page closes, and a range that the video player no longer needs, are aborted by intent.
     assert [text for text in complaints if "ERR_ABORTED" not in text] == []
+
+
+def painted(page: Any) -> float:
+    """Return when the page was painted first, once it is: before that Chromium may lose a focus that a script gives.
+
+    Asked from here: a page's policy lets nobody evaluate a text in it again and again.
+    """
+    return float(eventually(lambda: page.evaluate("performance.getEntriesByName('first-paint')[0]?.startTime"), 30.0))
 
 
 def throttle(page: Any, upload_per_s: int = -1, download_per_s: int = -1) -> None:

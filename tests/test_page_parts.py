@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import gzip
+import hashlib
 import re
 import tracemalloc
 from pathlib import Path
@@ -53,12 +55,20 @@ def test_an_asset_is_kept_under_its_own_hash_only(app: Flask, client: FlaskClien
     assert client.get("/assets/x/nothing.js").status_code == 404
 
 
-def test_the_style_sheet_stands_in_the_pages(app: Flask, client: FlaskClient) -> None:
-    """As it is, and under the hash that the policy names: it cannot end its own element."""
-    sheet = (ROOT / "static" / "perennial.css").read_text()
-    assert "<" not in sheet
-    assert f"<style>{sheet}</style>" in client.get("/chat").text
-    assert app.extensions["assets"].style_source in client.get("/chat").headers["Content-Security-Policy"]
+@pytest.mark.parametrize(("path", "own"), [("/", "map"), ("/chat", "chat"), ("/docs", "docs"), ("/upload", "")])
+def test_the_style_sheets_stand_in_the_pages(client: FlaskClient, path: str, own: str) -> None:
+    """Every page's and the page's own, as they are; the policy names each by its hash (CSP 3, 6.7.3), and nothing else
+    is let in: they cannot end their own element."""
+    names = ["perennial", own] if own else ["perennial"]
+    sheets = [(ROOT / "static" / f"{name}.css").read_text() for name in names]
+    answer = client.get(path)
+    assert re.findall("<style>(.*?)</style>", answer.text, re.DOTALL) == sheets
+    assert "<" not in "".join(sheets)
+    allowed = re.search("style-src ([^;]+);", answer.headers["Content-Security-Policy"])
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in sheets}
+    assert allowed
+    assert hashes <= set(allowed[1].split())
+    assert all(each.startswith("'sha256-") for each in allowed[1].split())
 
 
 def test_what_brings_a_module_stands_in_the_page(app: Flask, client: FlaskClient) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import PAGES
+from tests.browser import PAGES, painted
 from tests.harness import LiveServer, eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -105,8 +105,7 @@ def nothing_serious(page: Any, axe: str) -> None:
 def paint(page: Any, path: str) -> float:
     """Visit the page anew, and return when it was painted first."""
     page.goto(path, wait_until="load")
-    # Asked from here: the page's policy lets nobody evaluate a text in it again and again.
-    return float(eventually(lambda: page.evaluate("performance.getEntriesByName('first-paint')[0]?.startTime"), 30.0))
+    return painted(page)
 
 
 def test_a_second_visit_fetches_no_asset(page: Any) -> None:
@@ -129,7 +128,7 @@ def test_nothing_moves(page: Any, height: int) -> None:
     """What is filled behind the first paint had its place: the layout shifts by next to nothing (good is below 0.1)."""
     page.add_init_script("""window.shifted = 0; new PerformanceObserver((list) => {
         for (const {value} of list.getEntries()) window.shifted += value; }).observe({type: "layout-shift"})""")
-    for path in ("/", "/docs", "/docs/operations", "/video", "/export", "/transform", "/files", "/streams"):
+    for path in ("/", *PAGES[2:], "/docs/operations"):  # an event that has come is shown above the others
         for width in (360, 900, 1280):
             page.set_viewport_size({"width": width, "height": height})
             page.goto(path)
@@ -156,6 +155,44 @@ def test_what_is_done_before_the_module_comes_is_done_with_it(page: Any) -> None
     held.pop().continue_()
     expect(page.locator("#status")).to_have_attribute("data-state", "disconnected")  # it is short, and has ended
     assert page.url.endswith("/events?topic=early")
+
+
+def test_a_question_that_is_entered_before_the_module_comes_is_asked_with_it(page: Any) -> None:
+    """Enter sends it then, and begins no new line; Shift and Enter do."""
+    held: list[Any] = []
+    page.route("**/chat.js", lambda route: held.append(route))
+    paint(page, "/chat")
+    page.fill("#prompt", "Early")
+    page.press("#prompt", "Shift+Enter")
+    page.keyboard.type("bird")
+    page.press("#prompt", "Enter")
+    assert page.input_value("#prompt") == "Early\nbird"
+    eventually(lambda: page.title() and held, 15.0)
+    held.pop().continue_()
+    expect(page.locator("[data-role=user]")).to_have_text("Early\nbird")
+    expect(page.locator("[data-role=assistant]")).to_have_attribute("aria-busy", "false", timeout=30_000)
+    assert page.input_value("#prompt") == ""
+
+
+@pytest.mark.parametrize(("path", "taken"), [("/transform", "#wire"), ("/upload", "#files")])
+def test_files_that_are_dropped_before_the_module_comes_are_taken_with_it(page: Any, path: str, taken: str) -> None:
+    """No browser opens them in the place of the page, and nothing has to be dropped anew."""
+    held: list[Any] = []
+    page.route(f"**{path}.js", lambda route: held.append(route))
+    page.goto(path)
+    dropped = page.evaluate("""() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["dry river"], "river.txt"));
+        const label = document.querySelector("#drop label");
+        const on = (type) => label.dispatchEvent(new DragEvent(type, {dataTransfer, bubbles: true, cancelable: true}));
+        return ["dragenter", "dragover", "drop"].map(on);
+    }""")
+    assert dropped == [False, False, False]  # what is prevented a browser does not do itself
+    if path == "/upload":
+        page.click("#send")
+    eventually(lambda: page.title() and held, 15.0)
+    held.pop().continue_()
+    expect(page.locator(taken)).to_contain_text("DRY RIVER" if path == "/transform" else "river.txt")
 
 
 def test_a_form_is_sent_where_its_module_never_comes(browser: Any, server: LiveServer) -> None:
@@ -198,7 +235,7 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     def focused() -> str:
         return str(page.evaluate("document.activeElement.id || document.activeElement.dataset.action"))
 
-    page.goto("/")
+    paint(page, "/")
     card = page.locator(".card").first
     card.locator("[data-action=start]").press("Enter")
     expect(card.locator(".picture")).to_contain_text("Chunk 0")
@@ -207,10 +244,10 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     assert focused() == "plug"
     expect(card.locator(".state")).to_contain_text("resumed after")
     assert focused() == "plug"
-    page.goto("/export")
+    paint(page, "/export")
     page.locator("#add").press("Enter")
     page.get_by_label("Remove this condition").press("Enter")
     assert focused() == "add"
-    page.goto("/transform")
+    paint(page, "/transform")
     page.get_by_label("Remove upper").press("Enter")
     assert focused() == "add"

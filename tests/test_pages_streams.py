@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import painted
 from tests.harness import LiveServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -35,6 +36,7 @@ def messages(page: Any) -> list[Any]:
 
 
 def append(page: Any, text: str, count: int) -> None:
+    painted(page)
     page.fill("#message", text)
     page.press("#message", "Enter")
     expect(page.locator("#events li")).to_have_count(count)
@@ -90,6 +92,7 @@ def test_the_list_is_narrowed_and_grows(page: Any, server: LiveServer, name: str
     for path in paths:
         ask(server, "PUT", path)
     page.goto("/streams")
+    painted(page)
     page.fill("#prefix", f"{name}/")
     page.press("#prefix", "Enter")
     listed = page.locator("#list a")
