@@ -32,8 +32,8 @@ class Decoder:
         self._first = True
 
     def decode(self, piece: bytes) -> list[Message]:
-        if (messages := self.plain(piece)) is not None:
-            return messages
+        if (found := self.plain(piece)) is not None:
+            return [Message(data) for data in found]
         if self._after_cr and piece:
             piece = piece.removeprefix(b"\n")  # the second half of a CRLF that was cut in two
             self._after_cr = False
@@ -47,8 +47,8 @@ class Decoder:
             raise ValueError(f"a message of more than {LIMIT_BYTES} bytes")
         return [message for line in lines if (message := self._read(line.rstrip(b"\r\n"))) is not None]
 
-    def plain(self, piece: bytes) -> list[Message] | None:
-        """The messages of a piece as nearly all are, whole and of one line of data each; None: it is no such piece.
+    def plain(self, piece: bytes) -> list[bytes] | None:
+        """The data of a piece as nearly all are, of whole messages of one line of data each; None: it is no such piece.
 
         Such a piece leaves the decoder as it was.
         """
@@ -57,11 +57,11 @@ class Decoder:
         if not piece.endswith(b"\n\n") or b"\r" in piece:
             return None
         if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2:
-            return [Message(piece[6:-2])]
+            return [piece[6:-2]]
         blocks = piece[:-2].split(b"\n\n")
         if not all(block.startswith(b"data: ") and b"\n" not in block for block in blocks):
             return None
-        return [Message(block[6:]) for block in blocks]
+        return [block[6:] for block in blocks]
 
     def flush(self) -> list[Message]:
         """Return what the end left unfinished.

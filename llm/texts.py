@@ -23,8 +23,8 @@ def taker(decoder: sse.Decoder, take: Callable[[Event], bool], renew: Callable[[
     """
 
     def take_text(piece: bytes) -> bool:
-        messages = decoder.plain(piece)
-        if messages is None or not (found := text(messages)) or not take(Event(found.encode(), "text")):
+        found = decoder.plain(piece)
+        if found is None or not (said := text(found)) or not take(Event(said.encode(), "text")):
             return False
         renew()
         return True
@@ -32,28 +32,24 @@ def taker(decoder: sse.Decoder, take: Callable[[Event], bool], renew: Callable[[
     return take_text
 
 
-def text(messages: Sequence[sse.Message]) -> str:
-    """Return the text of messages that are pieces of text and nothing else, "" where one of them is not."""
-    pieces = []
-    for message in messages:
-        try:
-            chunk = chunks.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return ""
-        if message.event or not (piece := _only_text(chunk)):
-            return ""
-        pieces.append(piece)
-    return "".join(pieces)
+def text(found: Sequence[bytes]) -> str:
+    """Return the text of messages whose data are pieces of text and nothing else, "" where one of them is not."""
+    try:
+        pieces = [_only_text(chunks.decode(data)) for data in found]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return "".join(pieces) if all(pieces) else ""
 
 
-def _only_text(chunk: chunks.Chunk) -> str | None:
-    """The text of a chunk that has one choice, with text, and nothing else that counts."""
+def _only_text(chunk: chunks.Chunk) -> str:
+    """The text of a chunk that has one choice, with text, and nothing else that counts; else ""."""
     choices = chunk.choices
     if choices is None or len(choices) != 1 or chunk.error is not None or chunk.object == "error":
-        return None
-    delta = choices[0].delta
-    if delta is None or choices[0].finish_reason or chunk.usage or chunk.citations:
-        return None
+        return ""
+    choice = choices[0]
+    delta = choice.delta
+    if delta is None or choice.finish_reason or chunk.usage or chunk.citations:
+        return ""
     if delta.reasoning_content or delta.reasoning or delta.tool_calls or delta.annotations:
-        return None
-    return delta.content
+        return ""
+    return delta.content or ""

@@ -58,7 +58,8 @@ class Direct:
     def write(self, events: Sequence[Event]) -> bool:
         """Write the events without waiting; False: not all of it, and the greenlet must go on by itself."""
         try:
-            data = b"".join([self._framing.encode(event) for event in events])
+            encode = self._framing.encode
+            data = encode(events[0]) if len(events) == 1 else b"".join([encode(event) for event in events])
         except Exception:
             return False  # the reader comes to the same event, and says what is wrong with it in its own place
         self.number += len(events)
@@ -72,6 +73,8 @@ class Direct:
         except OSError:  # full, or gone: its own greenlet finds out which
             sent = 0
         self.written += sent
-        self.unwritten = chunk[sent:]
         self.wrote_at = time.monotonic()
-        return not self.unwritten
+        if sent == len(chunk):
+            return True
+        self.unwritten = chunk[sent:]
+        return False

@@ -123,11 +123,10 @@ class ChatRun:
 
     def tick(self) -> None:
         """Wake all who wait."""
-        if self._waiters:
-            later = gevent.get_hub().loop.run_callback
-            for waiter in self._waiters:
-                later(waiter.switch, None)
-            self._waiters = set()
+        later = gevent.get_hub().loop.run_callback
+        for waiter in self._waiters:
+            later(waiter.switch, None)
+        self._waiters.clear()
 
     def _interrupt(self) -> None:
         if self._pulling:
@@ -217,9 +216,10 @@ class ChatRun:
         if self._first_at is None and not PRELIMINARY.issuperset(part.type for part in parts):
             self._first_at = time.monotonic()
         self.events += parts
-        if self._direct:
+        if self._direct and parts:
             self._write_direct(parts)
-        self.tick()
+        if self._waiters:
+            self.tick()
         self._copy.more()
 
     def _refused(self) -> None:
@@ -230,7 +230,7 @@ class ChatRun:
             gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _write_direct(self, parts: list[Event]) -> None:
-        ends = bool(parts) and parts[-1].type in TERMINAL
+        ends = parts[-1].type in TERMINAL
         for direct in tuple(self._direct):
             if ends or not direct.write(parts):
                 self._direct.discard(direct)

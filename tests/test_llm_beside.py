@@ -13,7 +13,7 @@ import gevent.socket
 import msgspec
 import pytest
 
-from llm import beside, sse, texts
+from llm import beside, texts
 from llm.beside import Beside
 from llm.chunked import Chunked
 from llm.texts import Take
@@ -143,14 +143,13 @@ def test_who_is_thrown_out_of_his_wait_loses_nothing(answer: Answer, taken: list
 def test_text_and_nothing_else(delta: dict[str, object], more: dict[str, object], text: str) -> None:
     """Only what has no other meaning is text that may be taken."""
     body = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, **more}], "usage": None}
-    message = sse.Message(msgspec.json.encode(body))
+    message = msgspec.json.encode(body)
     assert texts.text([message]) == text
     assert texts.text([message, message]) == text * 2
     for other in ({"usage": {"prompt_tokens": 1}}, {"error": {"message": "x"}}, {"object": "error"}, {"choices": []},
                   {"citations": ["x"]}, {"choices": body["choices"] * 2}):  # fmt: skip
-        assert texts.text([message, sse.Message(msgspec.json.encode(body | other))]) == ""
-    assert texts.text([sse.Message(message.data, "error")]) == ""
-    assert texts.text([sse.Message(b"{")]) == texts.text([sse.Message(b"[DONE]")]) == ""
+        assert texts.text([message, msgspec.json.encode(body | other)]) == ""
+    assert texts.text([b"{"]) == texts.text([b"[DONE]"]) == ""
 
 
 def test_an_answer_is_the_same_however_it_comes() -> None:
