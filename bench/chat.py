@@ -41,7 +41,9 @@ _COLUMNS = (
     "whole answers",
     "asked for",
 )
-_ASKED, _CROWD_ASKED, _ALONE_ASKED = "≤ 100 µs, p50 < 1 ms, p99 < 15 ms", "all whole", "first token < 5 ms"
+_ASKED, _CROWD_ASKED, _ALONE_ASKED = "≤ 100 µs, p50 < 1 ms, p99 < 15 ms", "all whole", "first token: < 5 ms added"
+_ALONE = "**Perennial**, one token, alone"
+_TYPED_ALONE, _MODEL_ALONE = "typed chunks, one token, alone", "the model itself, one token, alone"
 _PROTOCOLS = ("text", "ui", "openai")
 _RELAY = "a relay: receive, decode the JSON, send"
 _TYPED = "typed chunks, plain Flask"
@@ -60,10 +62,17 @@ class Outcome:
 @contextmanager
 def model(tokens: int = TOKENS, gap_s: float = GAP_S) -> Iterator[int]:
     """The port of a model's server."""
+    with _model(tokens, gap_s) as (port, _):
+        yield port
+
+
+@contextmanager
+def _model(tokens: int, gap_s: float) -> Iterator[tuple[int, int]]:
+    """The port and the process of a model's server."""
     port = free_port()
     command = [sys.executable, "-m", "bench.model", str(port), str(tokens), str(gap_s)]
-    with processes.serving(command, port):
-        yield port
+    with processes.serving(command, port) as process:
+        yield port, process.pid
 
 
 def read(port: int, pid: int, path: str, chats: int, tokens: int, apart_s: float = 0.0) -> Outcome:
@@ -144,14 +153,25 @@ def _rounds(ground: Ground, folder: Path, upstream: int, count: int, tokens: int
 
 
 def _alone(ground: Ground, folder: Path) -> None:
+    """What a server adds to a first token is what the model, asked by the same reader, does not take itself."""
+    firsts: dict[str, float] = {}
+
+    def take(name: str, port: int, worker: int, path: str, asked: str) -> None:
+        told = read(port, worker, path, ALONE, 1, 0.1)
+        ground.report.row(*_cells(name, ALONE, told), asked)
+        firsts[name] = told.first_ms
+
     with ExitStack() as stack:
-        upstream = stack.enter_context(model(1))
+        upstream, process = stack.enter_context(_model(1, GAP_S))
         for name, serving, path, asked in (
-            ("**Perennial**, one token, alone", perennial, "/api/chat?protocol=ui", _ALONE_ASKED),
-            ("typed chunks, one token, alone", typed_chunks, "/chat", ""),
+            (_ALONE, perennial, "/api/chat?protocol=ui", _ALONE_ASKED),
+            (_TYPED_ALONE, typed_chunks, "/chat", ""),
         ):
             port, worker = stack.enter_context(serving(folder, upstream))
-            ground.report.row(*_cells(name, ALONE, read(port, worker, path, ALONE, 1, 0.1)), asked)
+            take(name, port, worker, path, asked)
+        take(_MODEL_ALONE, upstream, process, "/v1/chat/completions", "")
+    ours, typed = (firsts[name] - firsts[_MODEL_ALONE] for name in (_ALONE, _TYPED_ALONE))
+    ground.report.say("", f"Added to the first token, idle: **{ours:.1f} ms**, typed chunks {typed:.1f} ms.")
 
 
 def _cells(name: str, chats: int, outcome: Outcome) -> tuple[str, ...]:
