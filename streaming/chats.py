@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from settings import Settings
 from stores.base import START, Config, Create, Log
@@ -37,6 +38,9 @@ from streaming.leases import CHATS, Lease
 log = logging.getLogger("perennial.chat")
 
 STOP_S = 5.0
+# Of a crowd that asks at once, so many begin at a time: the tokens of those that have begun waited for all of it, with a
+# p99 of 24 ms in place of 13. What that costs, 6 % of CPU, are commits with fewer beginnings in them.
+_BEGIN_AT_ONCE = 3
 _ATTEMPTS = 10
 # Its worker, perhaps its caller's mark, and what makes it the only one.
 _RUN_ID = re.compile("[0-9a-f]{16}(-[0-9a-f]{16}){1,2}")
@@ -69,6 +73,7 @@ class Chats:
         self._index = Index(store, settings.RUN_KEEP_S)
         self._slots = Slots(store, lease, settings.CHAT_RUNS, settings.CHAT_RUNS_PER_CALLER)
         self._copies = Copies(store)
+        self._beginning = BoundedSemaphore(_BEGIN_AT_ONCE)
         self._control = Control(store, lease.worker)
         self._config = Config("application/json", ttl_s=int(settings.RUN_KEEP_S))
         self._runs: dict[str, ChatRun] = {}
@@ -91,7 +96,8 @@ class Chats:
                 chat_counters.JOINED.inc()
                 return before.run, False
             try:
-                run_id = self._begin_new(ask, parts, model, names, before)
+                with self._beginning:
+                    run_id = self._begin_new(ask, parts, model, names, before)
             except TooManyRequests:
                 chat_counters.REFUSED.inc()
                 raise

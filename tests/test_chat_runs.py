@@ -17,7 +17,7 @@ import gevent.event
 import pytest
 
 from settings import Settings
-from stores.base import Append, Config
+from stores.base import Append, Config, Create
 from stores.errors import StoreError, StoreFull
 from stores.memory import MemoryLog
 from streaming import chat_copy
@@ -786,6 +786,42 @@ def test_a_run_that_could_not_be_begun_is_ended(settings: Settings, monkeypatch:
     assert events[-1] is not None
     assert (events[-1].type, log.state(f"chats/{run_id}").closed) == ("error", True)
     assert not log.paths("slots/")
+    log.dispose()
+
+
+def test_of_a_crowd_few_begin_at_a_time(settings: Settings) -> None:
+    """All of it begins, also behind those that could not; how many do so at once is bounded."""
+
+    class Slow(MemoryLog):
+        now, most, count = 0, 0, 0
+
+        def create_each(self, creates: Sequence[Create]) -> None:
+            self.now, self.count = self.now + 1, self.count + 1
+            self.most = max(self.most, self.now)
+            number = self.count
+            try:
+                gevent.sleep(0.001)
+                if number % 5 == 0:
+                    raise StoreFull("No space is left.")
+                super().create_each(creates)
+            finally:
+                self.now -= 1
+
+    log = Slow()
+    lease = Lease(log)
+    chats = Chats(log, lease, settings)
+
+    def begin(number: int) -> bool:
+        try:
+            return chats.begin(Ask("", f"caller-{number}"), Parts("", "a-model", 0, 0), lambda _: iter(()))[1]
+        except StoreFull:
+            return False
+
+    with gevent.Timeout(20):
+        begun = [job.get() for job in [gevent.spawn(begin, number) for number in range(40)]]
+    assert begun.count(True) == 32
+    assert log.most == 3
+    eventually(lambda: gevent.sleep(0.01) or not chats.running())
     log.dispose()
 
 
