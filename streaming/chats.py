@@ -38,8 +38,8 @@ from streaming.leases import CHATS, Lease
 log = logging.getLogger("perennial.chat")
 
 STOP_S = 5.0
-# Of a crowd that asks at once, so many begin at a time: the tokens of those that have begun waited for all of it, with a
-# p99 of 24 ms in place of 13. What that costs, 6 % of CPU, are commits with fewer beginnings in them.
+# Of a crowd that asks at once, so many begin at a time: the tokens of those that have begun waited for all of it, with
+# a p99 of 24 ms in place of 13. What that costs, 6 % of CPU, are commits with fewer beginnings in them.
 _BEGIN_AT_ONCE = 3
 _ATTEMPTS = 10
 # Its worker, perhaps its caller's mark, and what makes it the only one.
