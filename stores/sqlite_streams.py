@@ -167,17 +167,17 @@ class Streams:
         self, path: str, config: Config, asked: Config, source: Row | None, base: int, first: int, end: int
     ) -> Found:
         now = self._clock()
-        time_s = source.time_s if source else now
-        self._db.execute(
+        life, texts = offsets.new_life(), (sqlite_rows.text_of(config), sqlite_rows.text_of(asked))
+        source_id, time_s = (source.id, source.time_s) if source else (None, now)
+        made = self._db.execute(
             "INSERT INTO streams (path, life, config, asked, source, base, first, tail, end, time_s, touched)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(path, offsets.new_life(), sqlite_rows.text_of(config), sqlite_rows.text_of(asked)),
-                *(source.id if source else None, base, first, base, end, time_s, now),
-            ),
+            (path, life, *texts, source_id, base, first, base, end, time_s, now),
         )
-        row = sqlite_rows.of_path(self._db, path)
-        assert row
+        assert made.lastrowid
+        row = Row(
+            made.lastrowid, path, life, *texts, source_id, base, 0, 0, first, base, end, time_s, now, None, 0, 0, ""
+        )
         return sqlite_rows.found(self._db, row, now)
 
     def _mark(self, row: Row, asked: Asked) -> None:
@@ -201,7 +201,8 @@ class Streams:
             number += 1
             rows.append((row.id, number, time_s, end, event.type, event.data))
             end += len(event.data)
-        self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
+        if rows:
+            self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
         closed = int(row.closed or asked.close)
         row = row._replace(tail=number, end=end, time_s=time_s, closed=closed, seq=asked.seq or row.seq, touched=now)
         chain = self._extended(stream, row)
