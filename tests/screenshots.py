@@ -181,6 +181,7 @@ def upload_slowly(page: Page) -> None:
 
 def upload_two(page: Page) -> None:
     files = [{"name": name, "mimeType": "", "buffer": b"x" * 5000} for name in ("notes.txt", "Grüße – 川.bin")]
+    page.locator("#file[multiple]").wait_for()  # the form alone takes one, the page's module several
     page.set_input_files("#file", files)
     page.click("#send")
     page.locator("#files li").nth(1).wait_for()
