@@ -4,7 +4,8 @@ A token that wakes a greenlet passes through a dozen generators to it, and back;
 them (a third of a token's CPU).
 
 Rules:
-- All that have something to read are read first, and then taken one after the other: the same code for each of them.
+- Those that have something to read are read together, one after the other, when the loop has looked at all sockets:
+  the same code for each of them, while it is warm.
 - Whatever is not taken is what the greenlet is woken with, decoded but else as it came: an error, an end, and all that
   is more than text. It is an optimisation, and nothing else than reading.
 - In the loop nothing may wait, and nothing may raise.

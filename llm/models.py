@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import openai
 
+from llm.clients import client_for
 from llm.messages import Question
-from llm.openai import Limits, client_for, complete
+from llm.openai import Limits, complete
 from settings import Settings
 from streaming.errors import NotFound
 from streaming.events import Event

@@ -25,14 +25,13 @@ import gevent.monkey
 import gevent.socket
 import httpx2
 
-from llm.beside import Beside
+from llm.beside import PIECE_BYTES, Beside
 from llm.chunked import Chunked
 from llm.texts import Take
 
 # Uvicorn, which most model servers run on, closes idle connections after 5 s.
 IDLE_S = 4.0
 _MOST_IDLE = 100
-_PIECE = 65536
 # The extension of a response that is its body.
 BODY = "perennial.body"
 _poll = gevent.monkey.get_original("select", "poll")
@@ -144,7 +143,7 @@ class Body(httpx2.SyncByteStream):
             self._transport.keep(self._origin, self._connection)
 
     def _plain(self) -> Iterator[bytes]:
-        while piece := self._answer.read1(_PIECE):
+        while piece := self._answer.read1(PIECE_BYTES):
             yield piece
         if self._answer.length:
             raise ConnectionError("it was longer")
@@ -177,16 +176,16 @@ class Body(httpx2.SyncByteStream):
 
 def _pieces(file: Any, connection: Any) -> Iterator[bytes]:
     """Yield what comes, as it comes, until the end; ``file``: http.client's, which may have read some of it already."""
-    piece = file.read1(_PIECE)
+    piece = file.read1(PIECE_BYTES)
     while piece:
         yield piece
         if type(connection) is not gevent.socket.socket:
-            piece = file.read1(_PIECE)
+            piece = file.read1(PIECE_BYTES)
             continue
         # By the file, an empty socket is asked first: 12 of the 200 µs of a token.
-        if len(piece) < _PIECE:
+        if len(piece) < PIECE_BYTES:
             gevent.socket.wait(connection._read_event)
-        piece = connection.recv(_PIECE)
+        piece = connection.recv(PIECE_BYTES)
 
 
 def _exchange(connection: http.client.HTTPConnection, request: httpx2.Request) -> http.client.HTTPResponse:

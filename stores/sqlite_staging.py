@@ -8,7 +8,7 @@ Rules:
   its row in ``streams`` is older. Who reads looks at both (``sqlite_rows``).
 - Who writes a stream in any other way settles it first; so whoever finds a tail there as he left it knows that nobody
   else has changed the stream since.
-- What a process has staged it settles itself, or with its next death whoever keeps house.
+- What a process has staged it settles itself; if it was killed, whoever keeps house does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SETTLE = (
     "DELETE FROM staged WHERE stream IN (SELECT stream FROM staged_tails WHERE {which})",
     "DELETE FROM staged_tails WHERE {which}",
 )
-# Each must be its column's first word in a condition: see the aliases above.
+# Of which streams: conditions on a column of ``staged_tails``, before which its alias may stand.
 STREAM, OWNER, BEFORE = "stream = ?", "owner = ?", "touched < ?"
 
 EventRow = tuple[int, int, float, int, str, bytes]
@@ -82,7 +82,14 @@ def add(
         if move.staged
     ]
     entered = [
-        (*_left(move, now, change), *_as_columns(move.producer), owner, *_found(move.before), move.path, *_marks(move))
+        (
+            *_left(move, now, change),
+            *_as_columns(move.producer),
+            owner,
+            *_found(move.before),
+            move.path,
+            *_old_mark(move),
+        )
         for move in moves
         if not move.staged
     ]
@@ -116,6 +123,6 @@ def _mark(move: Move) -> tuple[object, ...]:
     return _as_columns(move.before.producer or move.producer)
 
 
-def _marks(move: Move) -> tuple[object, ...]:
+def _old_mark(move: Move) -> tuple[object, ...]:
     last, id = move.before.producer, move.producer.id
     return id, last and last.epoch, id, last and last.seq

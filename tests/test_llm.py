@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm import chunks, refusals, sse
-from llm.openai import Limits, complete, make_client
+from llm.clients import make_client
+from llm.openai import Limits, complete
 from settings import Settings
 from streaming.errors import BadRequest, Problem, StreamFailed, TooManyRequests, UpstreamFailed, UpstreamTimeout
 from streaming.events import Event
@@ -318,7 +319,8 @@ def test_closing_closes_the_connection_to_the_model(upstream: FakeOpenAI) -> Non
 KILLED = """
 from gevent import monkey; monkey.patch_all()
 import gevent, sys
-from llm.openai import Limits, complete, make_client
+from llm.clients import make_client
+from llm.openai import Limits, complete
 from settings import Settings
 client = make_client(Settings(OPENAI_BASE_URL=sys.argv[1]))
 got = []

@@ -157,7 +157,8 @@ def test_an_answer_is_the_same_however_it_comes() -> None:
     code = """
         from gevent import monkey; monkey.patch_all()
         import json, random, socket, gevent
-        from llm.openai import Limits, client_for, complete
+        from llm.clients import client_for
+        from llm.openai import Limits, complete
 
         def delta(**fields):
             return {"choices": [{"index": 0, "delta": fields, "finish_reason": None}]}

@@ -14,10 +14,12 @@ pytest.register_assert_rewrite("tests.contract_log", "tests.contract_forks", "te
 
 from stores import sqlite_file, sqlite_log  # noqa: E402  # the contract's asserts are to be rewritten first
 from stores.base import START, Append, Config, Create, Producer  # noqa: E402
+from stores.errors import StoreFull  # noqa: E402
 from stores.sqlite_log import SQLiteLog  # noqa: E402
 from streaming.events import Event  # noqa: E402
 from tests.contract_log import events, texts  # noqa: E402
 from tests.test_logs import Child, Clock  # noqa: E402
+from tests.test_sqlite_commits import count  # noqa: E402
 
 PATHS = ("a", "b", "c")
 JSON = Config("application/json", ttl_s=100)
@@ -48,11 +50,6 @@ def other(path: Path, clock: Clock) -> Iterator[SQLiteLog]:
     log = SQLiteLog(path, clock=clock)
     yield log
     log.dispose()
-
-
-def count(path: Path, table: str) -> int:
-    with closing(sqlite3.connect(path)) as db:
-        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def stage(log: SQLiteLog, *numbers: int, close: bool = False, paths: Sequence[str] = PATHS) -> None:
@@ -176,6 +173,22 @@ def test_a_log_settles_what_it_staged_when_it_ends(path: Path, log: SQLiteLog) -
     second.dispose()
     assert (count(path, "staged"), count(path, "staged_tails")) == (0, 0)
     assert texts(log.read("d", START)) == ["1"]
+
+
+def test_what_cannot_be_settled_stays_readable(path: Path, log: SQLiteLog) -> None:
+    """The disk is full when it is to be put in its place: it is read from where it is, and settled later."""
+    data = [Event(b"x" * 100_000)]
+    log.append_each([Append("a", data, Producer("p", 0, 0))])
+    writer = log._commits._db
+    pages = writer.execute("PRAGMA max_page_count = 1").fetchone()[0]  # no fewer than there are
+    with pytest.raises(StoreFull):
+        log._commits.do(log._batches.settle)
+    assert [len(event.data) for event in log.read("a", START).events] == [1, 100_000]
+    writer.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    stage(log, 2, paths=["a"])
+    log._commits.do(log._batches.settle)
+    assert (count(path, "staged"), count(path, "staged_tails")) == (0, 0)
+    assert [len(event.data) for event in log.read("a", START).events] == [1, 100_000, 1]
 
 
 def test_what_is_staged_wakes_another_worker(log: SQLiteLog, other: SQLiteLog) -> None:
