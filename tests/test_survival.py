@@ -39,6 +39,8 @@ from tests.survival_clients import (
 STREAM = "/v1/stream/survival"
 TOPICS = ("a", "b")
 SLOW_BYTES = 2048
+# What the producers take at least, on the fastest machine: a worker is killed meanwhile, and the server reloaded.
+STORM_S = 4.0
 # For the producers, and then for the readers, to come to their end on a machine that has other work, too.
 PATIENCE_S = 600.0
 
@@ -117,7 +119,10 @@ def produce(port: int, number: int, rng: random.Random, appended: int, published
     """Append to the stream in batches, and publish one by one, alternately on the topics, mixed at random."""
     publisher = Publisher(port, number, rng)
     left, singles = appended, 0
+    began = time.monotonic()
     while left or singles < published:
+        done = (appended - left + singles) / (appended + published)
+        time.sleep(max(began + done * STORM_S - time.monotonic(), 0))
         if left and (singles == published or rng.random() < 0.15):
             batch = min(left, rng.randint(1, appended // 30))
             first = appended - left
