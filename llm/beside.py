@@ -8,7 +8,7 @@ Rules:
   the same code for each of them, while it is warm.
 - Whatever is not taken is what the greenlet is woken with, decoded but else as it came: an error, an end, and all that
   is more than text. It is an optimisation, and nothing else than reading.
-- In the loop nothing may wait, and nothing may raise.
+- In the loop nothing may wait. What raises there is the greenlet's: a piece that was lost in silence would be a lie.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Beside:
     def wait(self) -> bytes:
         """Return the next piece of the body that was not taken, "" with the decoder's end.
 
-        Raises OSError, ValueError where it is no chunked body, ConnectionError where it was cut.
+        Raises OSError, ValueError where it is no chunked body, ConnectionError where it was cut; what ``take`` raises.
         """
         self._waiter = waiter = Waiter()
         watcher = self._connection._read_event
@@ -57,19 +57,21 @@ class Beside:
         if (waiter := self._waiter) is None:
             return  # ended meanwhile
         try:
-            piece = self._socket.recv(PIECE_BYTES)
+            try:
+                piece = self._socket.recv(PIECE_BYTES)
+            except BlockingIOError:
+                return
             if not piece:
                 raise ConnectionError("there was no last chunk")
             data = self._decoder.decode(piece)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError) as error:
+            if not self._decoder.ended and self._take(data):
+                return
+        except Exception as error:
             self._waiter = None
             waiter.throw(error)
             return
-        if self._decoder.ended or not self._take(data):
-            self._waiter = None
-            waiter.switch(data)
+        self._waiter = None
+        waiter.switch(data)
 
 
 _waiting: list[Beside] = []

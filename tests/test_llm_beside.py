@@ -102,6 +102,22 @@ def test_a_broken_answer_wakes(answer: Answer, data: bytes, error: type[Exceptio
         woken(answer)
 
 
+@pytest.mark.parametrize("error", [KeyError("a fault of ours"), BlockingIOError("no fault of the socket's")])
+def test_a_fault_in_the_loop_is_the_waiting_ones(error: Exception) -> None:
+    """What was received and not taken is gone: whoever waits for it must not wait on."""
+
+    def fail(_: bytes) -> bool:
+        raise error
+
+    broken = Answer(fail)
+    try:
+        broken.send(chunk(b"T1"))
+        with pytest.raises(type(error)):
+            woken(broken)
+    finally:
+        broken.close()
+
+
 def test_who_is_thrown_out_of_his_wait_loses_nothing(answer: Answer, taken: list[bytes]) -> None:
     """In the very moment in which something comes: it is there for the next wait."""
 
