@@ -396,9 +396,10 @@ def test_many_wait_for_one(streams: LiveServer) -> None:
 # --- the protocol's own clients -----------------------------------------------------------------------------------
 
 
-def test_the_python_client_works_unchanged(streams: LiveServer) -> None:
+def test_the_python_client_works_unchanged(live_server: Callable[..., LiveServer]) -> None:
     """``durable-streams`` from PyPI: create, append, read at once and live, and see the end of a stream."""
     durable_streams = pytest.importorskip("durable_streams", reason="durable-streams is not installed")
+    streams = live_server(STREAMS_URL="memory:", LONG_POLL_S=2)  # its client ends none before it is answered
     url = f"{streams.url}/v1/stream/python"
     with closing(durable_streams.DurableStream.create(url, content_type="application/json")) as handle:
         handle.append({"n": 1})
