@@ -84,7 +84,8 @@ def _resumed(query: Parameters, chat: str, protocol: str, nothing: Callable[[], 
         run_id = chat_answers.find("read", chat)
     except NotFound:
         return nothing()
-    number = chat_answers.place(run_id)
+    # OpenAI's chunks have no ids to go on after, and each needs what the first part says.
+    number = 0 if protocol == "openai" else chat_answers.place(run_id)
     ended = (query.flag("running") or number < 0) and chats().ended(run_id)
     if ended or number < 0:
         return nothing()

@@ -26,7 +26,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
@@ -58,8 +58,8 @@ class Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
-    object: str = ""
-    citations: list[str] | None = None  # Perplexity
+    object: str | None = None
+    citations: list[str | _Citation] | None = None  # Perplexity; what it found, or only where
 
 
 decode = msgspec.json.Decoder(Chunk).decode
@@ -89,8 +89,7 @@ def events(chunk: Chunk) -> list[Event]:
             found.append(Event(text.encode(), "text"))
         if delta.tool_calls or delta.annotations:
             found += _others(delta)
-    for url in chunk.citations or ():
-        found.append(json_event({"url": url, "title": url}, "source"))
+    found += [_source(cited) for cited in chunk.citations or ()]
     return found
 
 
@@ -99,13 +98,19 @@ def _others(delta: _Delta) -> Iterator[Event]:
         yield json_event(_fragment(call), "tool-call")
     for annotation in delta.annotations or ():
         if cited := annotation.url_citation:
-            yield json_event({"url": cited.url, "title": cited.title or cited.url}, "source")
+            yield _source(cited)
+
+
+def _source(cited: str | _Citation) -> Event:
+    if isinstance(cited, str):
+        cited = _Citation(cited)
+    return json_event({"url": cited.url, "title": cited.title or cited.url}, "source")
 
 
 def _fragment(call: _ToolCall) -> dict[str, Any]:
     function = call.function or _Function()
     return {
-        "index": call.index,
+        "index": call.index or 0,
         "id": call.id or "",
         "name": function.name or "",
         "arguments": function.arguments or "",

@@ -69,6 +69,10 @@ class Call:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return self.arguments
 
+    @property
+    def is_whole(self) -> bool:
+        return self.arguments != "" and isinstance(self.input, dict)
+
 
 @dataclass(slots=True)
 class Parts:
@@ -85,7 +89,8 @@ class Parts:
     _kind: str = ""  # "text" or "reasoning" while such a part is open
     _count: int = 0
     _head: bytes = b""
-    _calls: dict[int, Call] = field(default_factory=dict)
+    _calls: list[Call] = field(default_factory=list)
+    _last_at: dict[int, Call] = field(default_factory=dict)
     _sources: set[str] = field(default_factory=set)
 
     def begin(self) -> list[Event]:
@@ -145,9 +150,10 @@ class Parts:
 
     def _call(self, fragment: dict[str, Any]) -> list[Event]:
         events, index, more = [], fragment["index"], fragment["arguments"]
-        call = self._calls.get(index)
-        if call is None:
-            call = self._calls[index] = Call(fragment["id"] or f"call-{index}", fragment["name"])
+        call = self._last_at.get(index)
+        if call is None or _is_another(fragment, call):
+            call = self._last_at[index] = Call(fragment["id"] or f"call-{len(self._calls)}", fragment["name"])
+            self._calls.append(call)
             events = self._end()
             start = {"type": "tool-input-start", "toolCallId": call.id, "toolName": call.name}
             events.append(json_event(start, "tool-input-start"))
@@ -162,7 +168,7 @@ class Parts:
         self.reason = FINISH_REASONS.get(finish["finish_reason"], "unknown")
         self.usage = _usage(finish["usage"])
         events = self._end()
-        for call in self._calls.values():
+        for call in self._calls:
             part = {"type": "tool-input-available", "toolCallId": call.id, "toolName": call.name, "input": call.input}
             events.append(json_event(part, "tool-input-available"))
         metadata = {"finishReason": self.reason, "usage": self._estimated()}
@@ -176,6 +182,16 @@ class Parts:
             names = ("inputTokens", "outputTokens", "totalTokens")
             self.usage = {**dict(zip(names, (*tokens, sum(tokens)), strict=True)), "estimated": True}
         return self.usage
+
+
+def _is_another(fragment: Mapping[str, Any], call: Call) -> bool:
+    """Whether it begins a call of its own under the index of ``call``: Gemini gives none, Ollama gave 0 to all.
+
+    Not by its id alone: some servers make a new one for each fragment, and only a call's first has a name.
+    """
+    if not fragment["name"]:
+        return False
+    return fragment["id"] != call.id if fragment["id"] else bool(fragment["arguments"]) and call.is_whole
 
 
 def _usage(usage: Any) -> dict[str, Any] | None:

@@ -115,6 +115,16 @@ def test_calls_of_tools_arrive_as_they_were_written(events: list[Event]) -> None
     assert {call["id"]: call["function"]["arguments"] for call in calls} == {k: v or "{}" for k, v in asked.items()}
 
 
+def test_an_id_that_changes_within_a_call_is_none_of_another() -> None:
+    """Some servers make one for each fragment; only the first of a call has a name."""
+    fragments = [("a", "f", '{"x"'), ("b", "", ":1}")]
+    calls = [
+        json_event({"index": 0, "id": id, "name": name, "arguments": more}, "tool-call") for id, name, more in fragments
+    ]
+    (told,) = (part for part in kept(calls) if part.type == "tool-input-available")
+    assert msgspec.json.decode(told.data)["input"] == {"x": 1}
+
+
 @pytest.mark.parametrize("arguments", ["{", "[" * 100_000])
 def test_arguments_that_are_no_json_stay_text(arguments: str) -> None:
     """A model may call a tool with anything: it is passed on as it came."""

@@ -196,6 +196,13 @@ def test_a_cursor_of_another_run_is_none(chat: LiveServer, upstream: FakeOpenAI,
     assert (again.status, again.body) == (200, body)
 
 
+def test_openais_encoding_has_no_cursors(chat: LiveServer, upstream: FakeOpenAI, id: str) -> None:
+    """A cursor that came with another encoding is passed over: its chunks need what the beginning says."""
+    first = parse_events(bytes(whole(chat, question(id)).body))[3]
+    rest = get(chat, f"/api/chat/{id}/stream?protocol=openai", Last_Event_ID=first.id)
+    assert rest.body == get(chat, f"/api/chat/{id}/stream?protocol=openai").body
+
+
 def test_where_there_is_none(chat: LiveServer) -> None:
     """204 for useChat 5 and later; 200 and nothing for 4, which takes a 204 for a failure; HEAD says the same."""
     assert get(chat, "/api/chat/never/stream").status == 204
@@ -613,6 +620,20 @@ def test_tool_calls_sources_and_thoughts_pass_through(chat: LiveServer, upstream
     assert message["annotations"][0]["url_citation"]["url"] == "https://example.org"
     assert completion["choices"][0]["finish_reason"] == "tool_calls"
     assert completion["usage"]["completion_tokens"] == 9
+
+
+@pytest.mark.parametrize("more", [{}, {"index": None}, {"index": 0}, {"id": None}, {"id": ""}])
+def test_calls_that_share_an_index_are_told_apart(
+    chat: LiveServer, upstream: FakeOpenAI, id: str, more: dict[str, Any]
+) -> None:
+    """Servers that send no index, or 0 for all, some no id; two calls must not be one with the arguments of both."""
+    calls = [
+        {"id": f"call_{name}", "function": {"name": name, "arguments": f'{{"{name}":1}}'}, **more} for name in "fg"
+    ]
+    upstream.plays(*(delta(tool_calls=[call]) for call in calls), finish("tool_calls"), DONE)
+    told = [part for part in ui(whole(chat, question(id))) if part["type"] == "tool-input-available"]
+    assert [(part["toolName"], part["input"]) for part in told] == [("f", {"f": 1}), ("g", {"g": 1})]
+    assert len({part["toolCallId"] for part in told}) == 2
 
 
 def test_the_results_of_tools_go_back_to_the_model(chat: LiveServer, upstream: FakeOpenAI, id: str) -> None:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from hypothesis import given
@@ -499,6 +500,16 @@ def test_what_is_no_chunk_is_a_failure_of_the_model(data: bytes) -> None:
     """No JSON, no UTF-8, or nested without end: one sentence, and none of our own errors."""
     with pytest.raises(StreamFailed, match="no answer"):
         chunks.read(sse.Message(data))
+
+
+@pytest.mark.parametrize(
+    ("cited", "title"), [("http://a.example/", "http://a.example/"), ({"url": "http://a.example/", "title": "A"}, "A")]
+)
+def test_what_is_cited_is_a_source(cited: object, title: str) -> None:
+    """A list of where it was found, or of what; beside it ``object`` may be null."""
+    data = msgspec.json.encode({"object": None, "choices": [], "citations": [cited]})
+    (source,) = chunks.events(chunks.read(sse.Message(data)))
+    assert msgspec.json.decode(source.data) == {"url": "http://a.example/", "title": title}
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "06 Nov 199 7777777777777777777770:37, "])
