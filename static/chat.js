@@ -124,6 +124,7 @@ function keepingEnd(change) {
 function busy(now, answer) {
   // A screen reader waits for the end of a busy turn, and reads it once instead of every token.
   answer.element.setAttribute("aria-busy", now);
+  if (now && document.activeElement === byId("send")) prompt.focus(); // what is disabled loses its focus
   byId("send").disabled = now;
   byId("stop").disabled = !now;
   byId("fresh").disabled = now;

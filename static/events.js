@@ -1,7 +1,7 @@
 // The EventSource consumer: connecting, connected, disconnected or error; and the list of what came.
 
 import { connect as connectEvents } from "./eventstream.js";
-import { byId, count, explain, make, randomId, say } from "./stream.js";
+import { byId, count, explain, lost, make, randomId, say } from "./stream.js";
 
 const SHOWN = 500;
 
@@ -13,6 +13,10 @@ let stream = null; // null: nothing is open and nothing will be tried
 let last = ""; // the cursor: the id of the newest event
 let pulled = false;
 let received = 0;
+
+// Enter in the topic, and a button that was pressed before this module came, ask for a connection and never for its end.
+let early = true;
+setTimeout(() => (early = false));
 
 function connect(after = "") {
   disconnect();
@@ -93,11 +97,13 @@ byId("plug").addEventListener("click", () => {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (stream) end("disconnected");
-  else begin();
+  if (!stream) begin();
+  else if (!early && document.activeElement !== topic) end("disconnected");
 });
 
-for (const control of [topic, follow]) control.addEventListener("change", begin);
+// A topic that was entered while nothing is open waits for the button, whose click comes behind this event.
+topic.addEventListener("change", () => stream && begin());
+follow.addEventListener("change", begin);
 
 // A key for each message, kept until it is published: a second click after a lost answer publishes nothing twice.
 let attempt = {};
@@ -109,7 +115,7 @@ byId("publish").addEventListener("submit", async (event) => {
   if (attempt.body !== body || attempt.target !== target) attempt = { body, target, key: randomId() };
   try {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": attempt.key };
-    const response = await fetch(target, { method: "POST", headers, body });
+    const response = await fetch(target, { method: "POST", headers, body }).catch(lost);
     if (!response.ok) throw new Error(await explain(response));
     attempt = {};
     event.target.reset();

@@ -178,5 +178,6 @@ byId("download").addEventListener("click", (event) => {
   const id = randomId();
   watch(id);
   byId("download").href = chosen(id); // each download has a receipt of its own
+  setTimeout(update); // and what is copied from the link has none
 });
 update();

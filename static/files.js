@@ -5,9 +5,12 @@ import { byId, explain, make, say, size } from "./stream.js";
 const list = byId("files");
 const more = byId("more");
 
+/** Whether the browser is to open it elsewhere. */
+const elsewhere = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
+
 list.addEventListener("click", (event) => {
   const { video } = event.target.dataset;
-  if (!video) return;
+  if (!video || elsewhere(event)) return;
   event.preventDefault();
   byId("player").hidden = false;
   byId("player-title").textContent = video;
@@ -19,6 +22,7 @@ list.addEventListener("click", (event) => {
 byId("video").addEventListener("error", () => say(byId("state"), "The film cannot be played.", true));
 
 more?.addEventListener("click", async (event) => {
+  if (elsewhere(event)) return;
   event.preventDefault();
   try {
     const response = await fetch(`/api/files?${new URLSearchParams({ after: more.dataset.after })}`);

@@ -1,6 +1,6 @@
 // The map: each card's stream can be started, watched, cut off and stopped; and what the server does, live.
 
-import { byId, explain, say, size } from "./stream.js";
+import { byId, explain, lost, say, size } from "./stream.js";
 
 // A browser opens six connections to one HTTP/1.1 server, for all its tabs: those of cards are counted over all of
 // them, or the sixth tab would wait for ever.
@@ -72,7 +72,7 @@ class Card {
   /** Read to the end, over as many connections as the plug makes of it. */
   async #run(stream) {
     const { create } = this.#element.dataset;
-    if (create) await fetch(create, { method: "PUT", headers: JSON_TYPE });
+    if (create) await fetch(create, { method: "PUT", headers: JSON_TYPE }).catch(lost);
     while (!(await this.#connected(stream))) {
       say(this.#state, `Unplugged after ${stream.shown}`);
       await new Promise((resolve) => setTimeout(resolve, PLUGGED_OUT_MS));
@@ -119,9 +119,10 @@ class Card {
   async #publish() {
     const { publish, create } = this.#element.dataset;
     const body = JSON.stringify({ message: "Hello from the map", at: new Date().toISOString() });
-    if (create) await fetch(create, { method: "PUT", headers: JSON_TYPE });
-    const answer = await fetch(publish, { method: "POST", headers: JSON_TYPE, body }).catch(() => null);
+    const asked = create ? fetch(create, { method: "PUT", headers: JSON_TYPE }) : Promise.resolve();
+    const answer = await asked.then(() => fetch(publish, { method: "POST", headers: JSON_TYPE, body })).catch(() => null);
     if (!answer?.ok) say(this.#state, answer ? await explain(answer) : "The server cannot be reached.", true);
+    else if (!this.#stop || this.#state.classList.contains("failed")) say(this.#state, "Published");
   }
 }
 

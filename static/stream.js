@@ -49,12 +49,18 @@ export async function explain(response) {
 }
 
 export function sentence(type, text, status) {
-  if (type?.includes("json")) {
-    const problem = JSON.parse(text);
-    return problem.detail ?? problem.title ?? `The server answered ${status}.`;
-  }
   const short = type?.startsWith("text/plain") && text.length < 500 && text.trim();
-  return short || `The server answered ${status}.`;
+  return (type?.includes("json") ? told(text) : short) || `The server answered ${status}.`;
+}
+
+/** What a problem says; nothing where it is none: what stands before a server may call a page of its own JSON. */
+function told(text) {
+  try {
+    const problem = JSON.parse(text);
+    return problem.detail ?? problem.title;
+  } catch {
+    return "";
+  }
 }
 
 /** Return a function that runs `draw` once in the next frame, however often it is called. */

@@ -1,6 +1,6 @@
 // Durable streams: list them, follow one, append to it, close it, fork it, delete it.
 
-import { byId, count, explain, lost, make, say } from "./stream.js";
+import { byId, count, explain, lost, make, say, size } from "./stream.js";
 
 const SHOWN = 500;
 
@@ -9,9 +9,10 @@ let type = "";
 let source = null;
 let offset = "-1"; // the cursor: after it the next reader goes on
 let pulled = false;
-let shown = 0;
+let shown = 0; // events; of what is no JSON bytes, which is all that one can count there
 
-const address = (of) => `/v1/stream/${of.split("/").map(encodeURIComponent).join("/")}`;
+// An apostrophe, too: the address stands between two of them in the line for a shell.
+const address = (of) => `/v1/stream/${of.split("/").map(encodeURIComponent).join("/").replaceAll("'", "%27")}`;
 
 // The list
 
@@ -83,19 +84,23 @@ function disconnect() {
   pulled = false;
 }
 
+const isJson = () => type.startsWith("application/json");
+
 function received(data) {
-  const json = type.startsWith("application/json");
-  const items = json ? JSON.parse(data).map((each) => JSON.stringify(each)) : [type.startsWith("text/") ? data : bytes(data)];
-  for (const item of items) {
-    shown += 1;
-    const line = make("li");
-    line.append(make("code", item));
-    byId("events").prepend(line);
-    if (byId("events").children.length > SHOWN) byId("events").lastElementChild.remove();
-  }
+  if (isJson()) for (const each of JSON.parse(data)) add(JSON.stringify(each), 1);
+  else if (type.startsWith("text/")) add(data, new TextEncoder().encode(data).length);
+  else add(...hex(atob(data.replaceAll("\n", ""))));
 }
 
-const bytes = (base64) => Array.from(atob(base64.replaceAll("\n", "")), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" ");
+function add(text, much) {
+  shown += much;
+  const line = make("li");
+  line.append(make("code", text));
+  byId("events").prepend(line);
+  if (byId("events").children.length > SHOWN) byId("events").lastElementChild.remove();
+}
+
+const hex = (bytes) => [Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" "), bytes.length];
 
 function control({ streamNextOffset, streamClosed }) {
   offset = streamNextOffset;
@@ -107,11 +112,14 @@ function control({ streamNextOffset, streamClosed }) {
 }
 
 function closed(is) {
+  const focused = document.activeElement;
   for (const button of [byId("close"), byId("plug"), byId("append").querySelector("button")]) button.disabled = is;
+  if (focused?.disabled) byId("stream-title").focus();
 }
 
 function figures() {
-  byId("count").textContent = count(shown);
+  byId("unit").textContent = isJson() ? "Events" : "Received";
+  byId("count").textContent = isJson() ? count(shown) : size(shown);
   byId("offset").textContent = offset;
 }
 

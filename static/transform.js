@@ -40,7 +40,7 @@ async function run() {
     if (running !== abort) return; // a newer one has taken over
     say(byId("state"), abort.signal.aborted ? "Stopped" : error.message, !abort.signal.aborted);
   }
-  if (running === abort) byId("stop").disabled = true;
+  if (running === abort) ended();
 }
 
 /** What has come back: text as it is, an archive in hex, and all of it to be saved. */
@@ -100,9 +100,14 @@ function forget() {
   save.hidden = true;
 }
 
+function ended() {
+  if (document.activeElement === byId("stop")) byId("text").focus(); // what is disabled loses its focus
+  byId("stop").disabled = true;
+}
+
 function show(text) {
   running = null;
-  byId("stop").disabled = true;
+  ended();
   byId("wire").textContent = "";
   for (const name of ["sent", "received", "type"]) byId(name).textContent = "–";
   say(byId("state"), text);

@@ -1,6 +1,6 @@
 // Video: jump through the film, and ask for a range by hand.
 
-import { byId, say } from "./stream.js";
+import { byId, lost, say } from "./stream.js";
 
 const video = byId("video");
 let asked_ms = 0;
@@ -28,11 +28,12 @@ byId("range")?.addEventListener("submit", async (event) => {
   const answer = byId("answer");
   answer.hidden = false;
   try {
-    const response = await fetch(video.src, { headers: { Range: byId("bytes").value }, cache: "no-store" });
+    const headers = new Headers({ Range: byId("bytes").value.replace(/[–−]/g, "-") }); // what was pasted from a text
+    const response = await fetch(video.src, { headers, cache: "no-store" }).catch(lost);
     const head = HEADERS.filter((name) => response.headers.has(name)).map((name) => `${name}: ${response.headers.get(name)}`);
     answer.textContent = [`${response.status} ${response.statusText}`, ...head].join("\n");
     await response.body?.cancel(); // the head is the answer; the bytes need not come
   } catch (error) {
-    answer.textContent = error.message;
+    answer.textContent = error instanceof TypeError ? "No header can say this." : error.message;
   }
 });

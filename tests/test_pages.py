@@ -252,6 +252,33 @@ def test_events_publish(page: Any, topic: str) -> None:
     assert page.locator("#events img").count() == 0
 
 
+def test_a_topic_that_is_entered_is_connected(page: Any, topic: str) -> None:
+    """By Enter while another one is open, and by the button while none is."""
+    page.goto("/events?follow=1")
+    expect(page.locator("#status")).to_have_text("connected")
+    page.fill("#topic", topic)
+    page.press("#topic", "Enter")
+    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#connect")).to_have_text("Disconnect")
+    page.click("#connect")
+    expect(page.locator("#status")).to_have_text("disconnected")
+    page.fill("#topic", f"{topic}-2")
+    page.click("#connect")
+    expect(page.locator("#status")).to_have_text("connected")
+    assert f"{topic}-2" in page.url
+
+
+def test_connect_that_is_pressed_early_connects(page: Any, topic: str) -> None:
+    """Before the page's module has come, which connects by itself."""
+    held: list[Any] = []
+    page.route("**/events.js", lambda route: held.append(route))
+    page.goto(f"/events?topic={topic}&follow=1")
+    page.click("#connect")
+    eventually(lambda: page.title() and held, 15.0)
+    held.pop().continue_()
+    expect(page.locator("#status")).to_have_text("connected")
+
+
 # Chat
 
 
@@ -485,6 +512,12 @@ def test_range_by_hand(page: Any, server: LiveServer) -> None:
     page.fill("#bytes", "bytes=-1024")
     page.click("#range button")
     expect(page.locator("#answer")).to_contain_text(f"content-range: bytes {length - 1024}-{length - 1}/{length}")
+    page.fill("#bytes", "bytes=0\u20139")  # the dash of a text that was pasted
+    page.click("#range button")
+    expect(page.locator("#answer")).to_contain_text(f"content-range: bytes 0-9/{length}")
+    page.fill("#bytes", "\u6d41")
+    page.click("#range button")
+    expect(page.locator("#answer")).to_have_text("No header can say this.")
 
 
 def test_posted_video_plays(page: Any, server: LiveServer) -> None:
@@ -629,6 +662,20 @@ def test_export_download(page: Any) -> None:
     expect(page.locator("#verdict")).to_have_text("Complete.")
     sha256 = hashlib.sha256(Path(downloaded.value.path()).read_bytes()).hexdigest()
     expect(page.locator("#receipt-sha256")).to_have_text(sha256)
+    # What is copied from the link afterwards is an export that anybody may ask for again.
+    expect(page.locator("#download")).not_to_have_attribute("href", re.compile("[?&]id="))
+
+
+def test_a_proxy_s_page_that_calls_itself_json_is_said_by_its_status(browser: Any, server: LiveServer) -> None:
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto("/export")
+    page.route(
+        "**/api/export/users*", lambda route: route.fulfill(status=502, content_type="application/json", body="<html>")
+    )
+    page.click("#preview")
+    expect(page.locator("#state")).to_have_text("The server answered 502.")
+    context.close()
 
 
 # Transform

@@ -212,3 +212,23 @@ def test_six_tabs_do_not_freeze_the_site(page: Any, server: LiveServer) -> None:
     answered.goto("/files", timeout=20_000)
     expect(answered.get_by_role("link", name="poem.txt", exact=True)).to_be_visible()
     eventually(lambda: server.streams() <= 5)
+
+
+def test_what_cannot_be_published_is_said(browser: Any, server: LiveServer) -> None:
+    """Also where the stream cannot be made first; what is published after that is said, too."""
+    context = browser.new_context(base_url=server.url)  # not ``page``: a browser says of what it cannot fetch
+    try:
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto("/")
+        page.route("**/v1/**", lambda route: route.abort())
+        own = card(page, "Streams of your own")
+        press(own, "publish")
+        expect(own.locator(".state")).to_have_text("The server cannot be reached.")
+        page.unroute("**/v1/**")
+        press(own, "publish")
+        expect(own.locator(".state")).to_have_text("Published")
+        assert faults == []
+    finally:
+        context.close()

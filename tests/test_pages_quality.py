@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from importlib.resources import files
 from typing import Any
 
@@ -251,3 +252,32 @@ def test_the_focus_stays_where_somebody_works(page: Any) -> None:
     paint(page, "/transform")
     page.get_by_label("Remove upper").press("Enter")
     assert focused() == "add"
+
+
+def test_the_button_that_sends_gives_its_focus_to_the_next_message(page: Any) -> None:
+    paint(page, "/chat")
+    page.fill("#prompt", "Hello")
+    page.locator("#send").press("Enter")
+    expect(page.locator("[data-role=assistant]")).to_have_attribute("aria-busy", "false", timeout=30_000)
+    assert page.evaluate("document.activeElement.id") == "prompt"
+
+
+PIXELS = """async (png) => {
+    const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [0.2, 0.8].map((part) => [...context.getImageData(image.width * part, image.height / 2, 1, 1).data]);
+}"""
+
+
+def test_a_bar_is_seen_where_colours_are_forced(browser: Any, server: LiveServer) -> None:
+    """What is done of it has another colour than what is not."""
+    context = browser.new_context(base_url=server.url, forced_colors="active")
+    page = context.new_page()
+    paint(page, "/export")
+    page.evaluate("Object.assign(document.getElementById('written'), {max: 2, value: 1})")
+    png = base64.b64encode(page.locator("#written").screenshot()).decode()
+    page.goto("about:blank")  # the pages' policy lets nothing be fetched from data:
+    done, left = page.evaluate(PIXELS, png)
+    assert done != left
+    context.close()

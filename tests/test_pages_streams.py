@@ -101,3 +101,35 @@ def test_the_list_is_narrowed_and_grows(page: Any, server: LiveServer, name: str
     expect(listed).to_have_count(120)
     expect(page.locator("#more")).to_have_count(0)
     assert [each.get_attribute("data-path") for each in listed.all()] == paths
+
+
+def test_a_line_for_a_shell_has_no_apostrophe_within_its_own(page: Any, server: LiveServer, name: str) -> None:
+    """Or what is copied is no whole line."""
+    ask(server, "PUT", f"{name}/it%27s")
+    page.goto(f"/streams?path={name}/it%27s")
+    expect(page.locator("#status")).to_have_text("connected")
+    assert str(page.text_content("#curl")).count("'") == 2
+
+
+def test_the_focus_outlives_a_closed_stream(page: Any, server: LiveServer, name: str) -> None:
+    """The button that closed it can be pressed no more: its heading has the focus then."""
+    ask(server, "PUT", name)
+    page.goto(f"/streams?path={name}")
+    expect(page.locator("#status")).to_have_text("connected")
+    page.locator("#close").press("Enter")
+    expect(page.locator("#detail")).to_have_text("Closed: nothing will be added.")
+    assert page.evaluate("document.activeElement.id") == "stream-title"
+
+
+@pytest.mark.parametrize(
+    ("type", "shown"), [("text/plain", "one two"), ("application/octet-stream", "6f 6e 65 20 74 77 6f")]
+)
+def test_what_is_no_json_is_counted_in_bytes(page: Any, server: LiveServer, name: str, type: str, shown: str) -> None:
+    """Where one of its events ends nobody can see: two that came before are one piece."""
+    for method, body in (("PUT", b""), ("POST", b"one "), ("POST", b"two")):
+        url = f"{server.url}/v1/stream/{name}"
+        urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": type}, method=method), timeout=10)
+    page.goto(f"/streams?path={name}")
+    expect(page.locator("#events code")).to_have_text([shown])
+    expect(page.locator("#unit")).to_have_text("Received")
+    expect(page.locator("#count")).to_have_text("7 bytes")
