@@ -31,9 +31,13 @@ _SETTLE_S = 1.0
 
 
 class _Left(NamedTuple):
-    """A stream as its last append left it, in which ``staged`` tells whether that was staged."""
+    """A stream as its last append left it, in which ``staged`` tells whether that was staged.
+
+    ``text``: ``config`` as it stands in its row.
+    """
 
     config: Config
+    text: str
     tail: Tail
     staged: bool
 
@@ -97,7 +101,7 @@ class Batches:
         """Add them all, if all are as they were guessed; whether they are."""
         change = self._streams.draw()  # before the savepoint: what is drawn stays drawn
         events: list[EventRow] = []
-        after = [_Left(left.config, _after(append, left, now, events), True) for append, left in guessed]
+        after = [_Left(left.config, left.text, _after(append, left, now, events), True) for append, left in guessed]
         moves = [_move(append, left, new) for (append, left), new in zip(guessed, after, strict=True)]
         self._db.execute("SAVEPOINT guessed")
         right = sqlite_staging.add(self._db, self._owner, change, now, moves, events)
@@ -129,12 +133,12 @@ class Batches:
     def _remember(self, stream: Found, producer: Producer | None) -> None:
         row = stream.row
         tail = Tail(row.id, producer, row.tail, row.end, row.time_s, row.expires)
-        self._left[row.path] = _Left(stream.config, tail, False)
+        self._left[row.path] = _Left(stream.config, row.config, tail, False)
 
 
 def _move(append: Append, left: _Left, new: _Left) -> Move:
     assert append.producer
-    return Move(append.path, left.tail, new.tail, append.producer, left.staged)
+    return Move(append.path, left.text, left.tail, new.tail, append.producer, left.staged)
 
 
 def _retains(config: Config) -> bool:

@@ -22,7 +22,7 @@ from stores.base import Producer
 # The first that is staged: only where the stream is what its writer takes it for.
 _ENTER = (
     "INSERT OR IGNORE INTO staged_tails SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM streams"
-    " WHERE id = ? AND tail = ? AND end = ? AND path = ? AND NOT closed AND NOT deleted"
+    " WHERE id = ? AND tail = ? AND end = ? AND path = ? AND config = ? AND NOT closed AND NOT deleted"
     " AND (SELECT epoch FROM producers WHERE stream = streams.id AND producers.id = ?) IS ?"
     " AND (SELECT producers.seq FROM producers WHERE stream = streams.id AND producers.id = ?) IS ?"
 )
@@ -60,9 +60,13 @@ class Tail(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A stream's tail before and after what is to be staged. ``staged``: so was what left it as it is before."""
+    """A stream's tail before and after what is to be staged. ``staged``: so was what left it as it is before.
+
+    ``config``: as it stands in its row.
+    """
 
     path: str
+    config: str
     before: Tail
     after: Tail
     producer: Producer
@@ -88,6 +92,7 @@ def add(
             owner,
             *_found(move.before),
             move.path,
+            move.config,
             *_old_mark(move),
         )
         for move in moves

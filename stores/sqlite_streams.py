@@ -102,7 +102,7 @@ class Streams:
             return False
         found = sqlite_rows.found(self._db, row, self._clock())
         self._db.execute("UPDATE streams SET first = ? WHERE id = ?", (found.first, stream))
-        return self._deletions.drop(row, found.first)
+        return self._drop(row, found.first)
 
     def purge(self, doomed: int) -> bool:
         """Delete a slice of the events of a stream that is gone; whether any may be left."""
@@ -209,8 +209,7 @@ class Streams:
         first = sqlite_rows.kept(self._db, row, config, chain, now)
         row = row._replace(first=first, config=sqlite_rows.text_of(config), expires=lifetimes.expires(config, now))
         if first > stream.row.first:
-            self._db.execute("DELETE FROM keys WHERE stream = ? AND first < ?", (row.id, first))
-            self._deletions.drop(row, first)
+            self._drop(row, first)
         self._write(row, config.keep_s)
         return Found(row, config, chain, first)
 
@@ -218,6 +217,11 @@ class Streams:
     def _extended(stream: Found, row: Row) -> list[offsets.Segment]:
         inherited = [each for each in stream.chain if each.stream != row.id]
         return inherited + ([offsets.Segment(row.id, row.life, row.base, row.tail)] if row.tail > row.base else [])
+
+    def _drop(self, row: Row, first: int) -> bool:
+        """Drop a slice of the events before number ``first``, and their keys; whether any may be left."""
+        self._db.execute("DELETE FROM keys WHERE stream = ? AND first < ?", (row.id, first))
+        return self._deletions.drop(row, first)
 
     def _write(self, row: Row, keep_s: float) -> None:
         self._db.execute(

@@ -55,6 +55,7 @@ class Copy:
         self._ended = False
         self._awaited = False
         self._failing_since: float | None = None
+        self._resting = False
 
     def begun_with(self, count: int) -> None:
         """The stream was made with so many of them."""
@@ -77,7 +78,9 @@ class Copy:
         self.done.set()
 
     def next(self) -> Append | None:
-        """Return what is to be appended, None when there is nothing."""
+        """Return what is to be appended, None when there is nothing, or the log is not to be asked yet."""
+        if self._resting:
+            return None
         self._awaited = False
         if self.done.is_set():
             return None
@@ -105,6 +108,11 @@ class Copy:
         else:
             self._failed(error)
 
+    def rested(self) -> None:
+        """The log may be asked again."""
+        self._resting = False
+        self._copies.now(self)
+
     def refuse(self) -> None:
         """The log takes no more of it."""
         self.done.set()
@@ -126,7 +134,8 @@ class Copy:
         self._failing_since = self._failing_since or now
         if now - self._failing_since > PATIENCE_S:
             return self.refuse()
-        self._awaited = True  # until then nothing else asks for it
+        # Until then nothing else asks for it; what came during this call has its turn already, which is to pass.
+        self._awaited = self._resting = True
         return self._copies.after(BUSY_S, self)
 
 
@@ -151,7 +160,7 @@ class Copies:
             self._greenlet = gevent.spawn(self._write)
 
     def after(self, seconds: float, copy: Copy) -> None:
-        _call_after(seconds, lambda: self.now(copy))
+        _call_after(seconds, copy.rested)
 
     def _come(self) -> None:
         copies, self._later = self._later, []

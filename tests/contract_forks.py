@@ -377,6 +377,15 @@ class ForkContract:
         log.append("a", events("3"))
         assert texts(log, "a") == ["3"]
 
+    def test_keys_go_with_what_was_too_old(self, log: Log, passes: Callable[[float], None]) -> None:
+        """Also where housekeeping has dropped it: the same again is new, and no other body."""
+        log.create("a", replace(TEXT, keep_s=1))
+        log.append("a", events("1"), key="k")
+        passes(2)
+        log.expire()
+        assert not log.append("a", events("1"), key="k").duplicate
+        assert texts(log, "a") == ["1"]
+
     def test_an_appends_retention_holds_from_now_on(self, log: Log) -> None:
         """Append's ``create`` sets it, also to none, on a stream that is there; create does not."""
         log.create("a", TEXT, events(*"abcd"))

@@ -744,6 +744,25 @@ class Forgetful:
         return self._log.append_each(appends)
 
 
+class SlowlyFull:
+    """``log``, which takes nothing until ``full_until``, and its time to say so; how often it has ``refused``."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.full_until = 0.0
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def append_each(self, appends: Sequence[Append]) -> Sequence[StoreError | None]:
+        if time.monotonic() >= self.full_until:
+            return self._log.append_each(appends)
+        self.refused += 1
+        gevent.sleep(chat_copy.JOIN_S * 1.5)
+        return [StoreFull("No space is left.")] * len(appends)
+
+
 def copied(log: MemoryLog, store: Any, fail: Callable[[], None]) -> tuple[list[tuple[bytes, str]], ChatRun]:
     """What the log has of a run of twelve pieces, in the middle of which ``fail`` is called; and the run."""
     told = gevent.event.Event()
@@ -773,6 +792,17 @@ def test_an_append_that_was_not_answered_is_not_doubled(lost: int, monkeypatch: 
     kept, run = copied(log, losing, lambda: setattr(losing, "lost", lost))
     assert kept == [(event.data, event.type) for event in run.events]
     assert log.state(run.path).closed
+    log.dispose()
+
+
+def test_a_log_that_is_away_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice a second, however much comes meanwhile, also while it is being asked; and then it gets all of it."""
+    monkeypatch.setattr(chat_copy, "BUSY_S", 0.3)
+    log = MemoryLog()
+    slow = SlowlyFull(log)
+    kept, run = copied(log, slow, lambda: setattr(slow, "full_until", time.monotonic() + 1.0))
+    assert kept == [(event.data, event.type) for event in run.events]
+    assert 2 <= slow.refused <= 5
     log.dispose()
 
 

@@ -106,6 +106,14 @@ def test_whoever_writes_settles_that_stream(path: Path, log: SQLiteLog, other: S
     assert texts(log.read("c", START)) == []
 
 
+def test_what_another_worker_has_made_of_a_stream_holds(log: SQLiteLog, other: SQLiteLog) -> None:
+    """Its retention is another one since, and its events are the same."""
+    other.append("a", (), create=Config("application/json", keep_events=2))
+    stage(log, 1, 2, 3)
+    assert texts(log.read("a", START)) == texts(other.read("a", START)) == ["2", "3"]
+    assert texts(log.read("b", START)) == ["0", "1", "2", "3"]
+
+
 def test_a_retry_of_what_is_staged_adds_nothing(log: SQLiteLog, other: SQLiteLog) -> None:
     """Whoever is asked again: the producer's mark is with what it left."""
     stage(log, 1, 2)
