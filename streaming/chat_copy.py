@@ -27,7 +27,8 @@ from streaming.events import Event
 log = logging.getLogger("perennial.chat")
 
 JOIN_S = 0.05
-PATIENCE_S = 60.0
+# Meanwhile its slot is held: there are no more of them in memory than may run.
+PATIENCE_S = 600.0
 BUSY_S = 0.5
 _WRITER = "chat"
 # The loop waits for the statements of so many appends, some 2 ms.
@@ -76,6 +77,10 @@ class Copy:
     def leave(self) -> None:
         """Nobody waits for it any more."""
         self.done.set()
+
+    def stands(self) -> bool:
+        """Whether the log would take more of it, as far as can be known."""
+        return not self.done.is_set() and not self._copies.is_over(self.path)
 
     def next(self) -> Append | None:
         """Return what is to be appended, None when there is nothing, or the log is not to be asked yet."""
@@ -147,6 +152,15 @@ class Copies:
         self._later: list[Copy] = []
         self._due: dict[Copy, None] = {}
         self._greenlet: Any = None
+
+    def is_over(self, path: str) -> bool:
+        """Whether others have closed or deleted the stream; a log that is away does not say so."""
+        try:
+            return self._store.state(path).closed
+        except (NoStream, StreamGone):
+            return True
+        except StoreError:
+            return False
 
     def later(self, copy: Copy) -> None:
         """Let it append at the next of the moments that all have in common."""

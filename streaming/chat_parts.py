@@ -32,6 +32,8 @@ TERMINAL = frozenset(("finish", "error", "abort"))
 # What comes before a model has said anything.
 PRELIMINARY = frozenset(("start", "start-step", "message-metadata"))
 INTERRUPTED = "This answer was interrupted: the server that made it has gone."
+STOOD_STILL = "This answer was interrupted: the server that made it stood still for a while."
+NOT_KEPT = "The rest of this answer could not be kept: the server's log took no more of it."
 STOPPED = "This answer was stopped."
 
 # OpenAI's reasons in the AI SDK's words; what is not here is "unknown".

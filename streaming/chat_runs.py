@@ -4,7 +4,8 @@ Rules:
 - A run is one sequence of parts (``chat_parts``). What a reader has seen of it is a number; "what is after n, or wait"
   is the only question. The worker that makes it answers from ``events``, every other from the log (``chat_copy``).
 - The last event says how it ended (``chat_parts.TERMINAL``), and nothing comes after it. A run whose worker died gets
-  its last event from the others (``leases``).
+  its last event from the others (``leases``), and so does one whose worker stood still and goes on: before a run says
+  that it is whole, its worker asks whether the others still think so.
 - Pieces of text that came together are one event: a slow worker does less, and says the same.
 - Cancelling reaches the model only where the run waits for it, never in the middle of a step.
 """
@@ -25,7 +26,7 @@ from gevent.hub import Waiter
 from streaming import runs
 from streaming.chat_copy import Copies, Copy
 from streaming.chat_direct import Direct
-from streaming.chat_parts import INTERRUPTED, PRELIMINARY, TERMINAL, Parts
+from streaming.chat_parts import INTERRUPTED, NOT_KEPT, PRELIMINARY, STOOD_STILL, TERMINAL, Parts, failure
 from streaming.errors import Problem, StreamFailed, public
 from streaming.events import Event
 from streaming.leases import CHATS, Lease
@@ -144,7 +145,7 @@ class ChatRun:
             self.ended = True
             self._copy.leave()
             if not self._copy.whole:
-                self._lease.abandon(self.path)
+                self._lease.abandon(self.path, failure(NOT_KEPT))
             held.close()
             self.logged.set()
         first_s = None if self._first_at is None else self._first_at - self._began_at
@@ -201,7 +202,11 @@ class ChatRun:
     def _take(self, came: list[Event]) -> None:
         if not came:
             return
-        self._publish([part for event in came for part in self.parts.add(event)])
+        parts = [part for event in came for part in self.parts.add(event)]
+        ends = bool(parts) and parts[-1].type in TERMINAL
+        if ends and self._lease.lapsed_since(self._began_at) and not self._copy.stands():
+            raise StreamFailed(STOOD_STILL)
+        self._publish(parts)
         if self.parts.size > self._limit_bytes:
             raise StreamFailed(f"An answer may have {self._limit_bytes} bytes, and this one has more.")
 

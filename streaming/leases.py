@@ -59,6 +59,7 @@ class Lease:
         self._abandoned: dict[str, Event] = {}
         self._left: set[str] = set()
         self._renewed_at = -math.inf
+        self._lapsed_at = -math.inf
         # Of each worker that holds something: the offset of its last renewal, and since when that is known here.
         self._renewals: dict[str, tuple[str, float]] = {}
         self._looked_at = -math.inf
@@ -120,9 +121,19 @@ class Lease:
             self._renewals[worker] = renewal, since
         return self._clock() - since < LEASE_S
 
+    def lapsed_since(self, at: float) -> bool:
+        """Whether others may have taken this worker for dead since ``at``: it or its store stood still."""
+        return self._lapsed_at >= at or self._is_late()
+
+    def _is_late(self) -> bool:
+        return LEASE_S / 2 < self._clock() - self._renewed_at < math.inf
+
     def _live(self) -> None:
+        late = self._is_late()
         self._store.append(_LEASES + self.worker, [json_event({})], create=self._config)
         self._renewed_at = self._clock()
+        if late:
+            self._lapsed_at = self._renewed_at
 
     def _let_go(self, path: str, held: str) -> None:
         """Delete the mark; where the store does not take that, or the stream is still to be ended, ``renew`` does."""

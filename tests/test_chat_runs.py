@@ -17,7 +17,7 @@ import gevent.event
 import pytest
 
 from settings import Settings
-from stores.base import Append, Config, Create
+from stores.base import START, Append, Config, Create
 from stores.errors import StoreError, StoreFull
 from stores.memory import MemoryLog
 from streaming import chat_copy
@@ -25,8 +25,8 @@ from streaming.chat_copy import Copies
 from streaming.chat_parts import Parts
 from streaming.chat_runs import ChatRun, Outcome
 from streaming.chats import Ask, Chats
-from streaming.events import Event
-from streaming.leases import LEASE_S, RENEW_S, Lease
+from streaming.events import Event, json_event
+from streaming.leases import LEASE_S, RENEW_S, Lease, end_interrupted
 from tests.fake_openai import CUT, DONE, STALL, WHOLE, FakeOpenAI, delta, finish, sse, token, usage
 from tests.full_log import LostAnswers
 from tests.harness import Answer, LiveServer, RawClient, eventually, parse_events
@@ -724,6 +724,52 @@ def test_a_run_whose_log_is_gone_ends() -> None:
     run.start(model, ExitStack(), done)
     assert told.is_set() or told.wait(10.0)
     assert (outcomes[0].how, run.events[-1].type) == ("interrupted", "error")
+    log.dispose()
+
+
+@pytest.mark.parametrize(
+    ("stood_still", "over", "end"), [(True, True, "error"), (True, False, "finish"), (False, False, "finish")]
+)
+def test_who_stood_still_asks_before_he_says_that_it_is_whole(stood_still: bool, over: bool, end: str) -> None:
+    """Taken for dead, its run was ended by others: a reader here must not hear another end than the log has."""
+    log, done, ahead_s = MemoryLog(), gevent.event.Event(), 0.0
+    lease = Lease(log, lambda: time.monotonic() + ahead_s)
+    lease.renew()
+    run = ChatRun(Copies(log), lease, "run", Parts("", "a-model", 0, 0), 1000)
+    log.create(run.path, Config("application/json"), run.begin())
+
+    def model(_: Callable[[Event], bool]) -> Iterator[Event | None]:
+        nonlocal ahead_s
+        yield Event(b"Hello", "text")
+        yield None
+        if over:
+            end_interrupted(log, run.path)
+        ahead_s = 14.0 if stood_still else 0.0
+        yield json_event({"finish_reason": "stop", "usage": None}, "finish")
+
+    run.start(model, ExitStack(), lambda *_: done.set())
+    assert done.is_set() or done.wait(10.0)
+    assert [event.type for event in run.events if event.type in ("finish", "error")] == [end]
+    assert log.read(run.path, START).events[-1].type == end
+    log.dispose()
+
+
+def test_what_a_log_took_no_more_of_is_ended_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker lives, and says so; the end is there as soon as the log takes it."""
+    monkeypatch.setattr(chat_copy, "BUSY_S", 0.05)
+    monkeypatch.setattr(chat_copy, "PATIENCE_S", 0.2)
+    log, done = MemoryLog(), gevent.event.Event()
+    full, lease = SlowlyFull(log), Lease(log)
+    full.full_until = time.monotonic() + 3600
+    run = ChatRun(Copies(full), lease, "run", Parts("", "a-model", 0, 0), 1000)
+    log.create(run.path, Config("application/json"), run.begin())
+    finish = json_event({"finish_reason": "stop", "usage": None}, "finish")
+    run.start(lambda _: iter([Event(b"Hello", "text"), finish]), ExitStack(), lambda *_: done.set())
+    assert done.is_set() or done.wait(10.0)
+    lease.renew()
+    told = log.read(run.path, START).events[-1]
+    assert (log.state(run.path).closed, told.type) == (True, "error")
+    assert b"could not be kept" in told.data
     log.dispose()
 
 

@@ -183,6 +183,22 @@ def test_a_store_that_was_away_makes_nobody_dead(log: MemoryLog, clock: Clock) -
         assert not log.state("runs/a").closed
 
 
+def test_who_was_late_in_renewing_knows_it(log: MemoryLog, clock: Clock) -> None:
+    """Before it renews, and also after it: others may have looked in between."""
+    lease = Lease(log, clock)
+    lease.renew()
+    for _ in range(9):
+        clock.now += RENEW_S
+        lease.renew()
+    assert not lease.lapsed_since(0.0)
+    clock.now += LEASE_S
+    assert lease.lapsed_since(clock.now)
+    lease.renew()
+    assert lease.lapsed_since(clock.now - LEASE_S)
+    clock.now += RENEW_S
+    assert not lease.lapsed_since(clock.now)
+
+
 def test_what_a_full_store_did_not_take_is_done_later(log: MemoryLog, clock: Clock) -> None:
     """The end of a stream and the mark on it wait for room; the end is the one that its writer had to say."""
     full = FullLog(log)
