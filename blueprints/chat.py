@@ -121,7 +121,7 @@ def _asked_protocol(query: Parameters) -> str:
         sentence = f"X-Stream-Protocol must be one of {', '.join(PROTOCOLS)}, and {asked[:40]!r} is not."
         raise BadRequest(sentence, parameter="X-Stream-Protocol")
     # Who takes anything, too, has no wish: libraries send such lists by themselves.
-    accepted = [value for value, quality in request.accept_mimetypes if quality > 0]
+    accepted = [value.partition(";")[0].lower() for value, quality in request.accept_mimetypes if quality > 0]
     return asked or (PROTOCOL_OF_ACCEPT.get(accepted[0], "") if len(accepted) == 1 else "")
 
 

@@ -661,6 +661,7 @@ def test_accept_chooses_where_nothing_else_does(chat: LiveServer, upstream: Fake
     body = {"messages": [{"role": "user", "content": "Hi"}]}
     kind = "x-vercel-ai-ui-message-stream"
     assert whole(chat, body, Accept="text/event-stream").header(kind) == "v1"
+    assert whole(chat, body, Accept="Text/Event-Stream; charset=utf-8").header(kind) == "v1"
     assert whole(chat, body, Accept="application/json, text/plain, */*").header(kind) == ""
     assert whole(chat, body, Accept="text/event-stream", X_Stream_Protocol="text").header(kind) == ""
     assert whole(chat, question("c0"), Accept="text/plain").header(kind) == ""
