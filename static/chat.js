@@ -1,16 +1,18 @@
 // Chat: type, watch the tokens arrive, stop; reload in the middle, or open a second tab, and see it go on.
 //
 // The conversation is in this browser's storage, which its tabs share; an answer that is being made is the server's, and
-// every tab reads it for itself.
+// every tab reads it for itself, as soon as it has a connection for that.
 
 import { readAnswer } from "./answer.js";
 import { Markdown } from "./markdown.js";
+import { FULL, waitPlace } from "./places.js";
 import { byId, eachFrame, make, randomId, say } from "./stream.js";
 
 const KEY = "perennial-chat";
 const prompt = byId("prompt");
 let chat = load();
 let reading = 0; // which answer is being read; a newer one takes over
+let unasked = null; // gives up a question that waits for a connection
 
 function load() {
   try {
@@ -55,7 +57,13 @@ async function follow(request) {
   const parts = { id: randomId(), text: "", reasoning: "" };
   const draw = eachFrame(() => answer.show(parts.text, parts.reasoning));
   busy(true, answer);
+  const waits = new AbortController();
+  let leave = () => {};
+  if (request) unasked = waits;
   try {
+    leave = await waitPlace(waits.signal, () => say(byId("state"), FULL));
+    unasked = null;
+    say(byId("state"), "Answering");
     const last = await readAnswer(chat.id, request, (part) => {
       if (mine !== reading) return;
       if (part.type === "start") parts.id = part.messageId; // the same in every tab
@@ -69,7 +77,10 @@ async function follow(request) {
   } catch (error) {
     if (mine !== reading) return;
     answer.show(parts.text, parts.reasoning);
-    answer.note(error.message, true);
+    if (error.name === "AbortError") answer.note("Stopped.");
+    else answer.note(error.message, true);
+  } finally {
+    leave();
   }
   busy(false, answer);
   remember(parts);
@@ -154,6 +165,7 @@ prompt.addEventListener("keydown", (event) => {
 
 byId("stop").addEventListener("click", () => {
   byId("stop").disabled = true;
+  unasked?.abort();
   fetch(`/api/chat/${encodeURIComponent(chat.id)}/stop`, { method: "POST" }).catch(() => (byId("stop").disabled = false));
   prompt.focus();
 });

@@ -9,6 +9,7 @@
 //   what lies between. When the leading tab goes, the next one continues from its own cursor.
 // - Without Web Locks (plain http://, an old browser) each tab has a connection of its own.
 
+import { FULL, holdPlace } from "./places.js";
 import { readText } from "./stream.js";
 
 const OWN_TYPES = ["connected", "complete", "stream-reset", "stream-error"];
@@ -20,7 +21,8 @@ const RETRY_MAX_MS = 30_000;
  * stored now. `types` are the types of event to listen for, besides the stream's own.
  *
  * onEvent({ type, id, topic, data }): `id` is the cursor after it, `data` the parsed JSON.
- * onStatus(state, detail, ended): connected, error (it is tried again unless `ended`) or disconnected.
+ * onStatus(state, detail, ended): connecting (it waits for a connection that other tabs have), connected, error (it is
+ * tried again unless `ended`) or disconnected.
  */
 export function connect({ topics = ["default"], types = ["notification"], follow = true, after = "", ...hooks }) {
   return new Stream([...topics].sort(), [...types].sort(), follow, after, hooks);
@@ -91,7 +93,7 @@ class Stream {
   /** Have the connection; resolves when it is closed, and with it the lock given back. */
   async #lead() {
     while (this.#catching) await this.#catching;
-    if (this.#closed.signal.aborted) return;
+    if (!(await holdPlace(this.#closed.signal, () => this.said("connecting", FULL)))) return;
     this.#connection = new Connection(this.#query, [...OWN_TYPES, ...this.#types], this);
     this.#connection.open();
     await new Promise((resolve) => this.#closed.signal.addEventListener("abort", resolve));

@@ -1,10 +1,8 @@
 // The map: each card's stream can be started, watched, cut off and stopped; and what the server does, live.
 
+import { FULL, PLACES, takePlace } from "./places.js";
 import { byId, explain, lost, say, size } from "./stream.js";
 
-// A browser opens six connections to one HTTP/1.1 server, for all its tabs: those of cards are counted over all of
-// them, or the sixth tab would wait for ever.
-const PLACES = 4;
 const PLUGGED_OUT_MS = 1500;
 const JSON_TYPE = { "Content-Type": "application/json" };
 const { origin } = byId("cards").dataset;
@@ -45,10 +43,10 @@ class Card {
     if (this.#beginning) return;
     this.#beginning = true;
     const found = await parts.catch(() => null);
-    const leave = found && (await takePlace());
+    const leave = found && (await placeOfCard());
     this.#beginning = false;
     if (!found) return say(this.#state, "A part of this page could not be fetched: load it again.", true);
-    if (!leave) return say(this.#state, "Your other tabs have all the connections that a browser opens.", true);
+    if (!leave) return say(this.#state, FULL, true);
     this.#stop = new AbortController();
     running.set(this, this.#stop);
     this.#label("Stop");
@@ -56,7 +54,7 @@ class Card {
     this.#picture = pictureOf(this.#part(".picture"));
     say(this.#state, "Live");
     try {
-      await this.#run(this.#sender(uploads) ?? new Resumed(this.#element.dataset, this.#picture));
+      await this.#run(this.#sender(uploads) ?? new Resumed(this.#element.dataset, this.#picture, (text) => say(this.#state, text)));
       say(this.#state, `Ended cleanly, ${size(this.#picture.received)}`);
     } catch (error) {
       say(this.#state, this.#stop.signal.aborted ? "Stopped" : error.message, !this.#stop.signal.aborted);
@@ -127,17 +125,11 @@ class Card {
 }
 
 /** Take one of the browser's places, if need be from the oldest card of this page; return what gives it back. */
-async function takePlace() {
-  if (running.size >= PLACES) running.keys().next().value.stop();
-  if (!navigator.locks) return () => {};
+async function placeOfCard() {
+  if (running.size >= PLACES.length) running.keys().next().value.stop();
   for (let tries = 0; tries < 3; tries += 1) {
-    for (let place = 0; place < PLACES; place += 1) {
-      const leave = await new Promise((resolve) => {
-        const held = (lock) => (lock ? new Promise((left) => resolve(left)) : resolve(null));
-        navigator.locks.request(`card ${place}`, { ifAvailable: true }, held).catch(() => resolve(() => {}));
-      });
-      if (leave) return leave;
-    }
+    const leave = await takePlace();
+    if (leave) return leave;
     await new Promise((resolve) => setTimeout(resolve, 100)); // the one that was stopped above
   }
   return null;

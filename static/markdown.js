@@ -1,26 +1,31 @@
 // Markdown shown as it grows: blocks of a text as elements, made by hand and never from markup.
 //
 // What a model writes is text that somebody else may have put into its mouth: nothing of it is ever parsed as HTML, a
-// link goes to http, https or mailto only, and images are links. A subset of CommonMark: paragraphs, headings, lists,
-// quotes, fenced code, rules; code, emphasis, links.
+// link goes to http, https or mailto only, and images are links. No text may take longer than its length says, or nest
+// deeper than a browser can. A subset of CommonMark: paragraphs, headings, lists, quotes, fenced code, rules; code,
+// emphasis, links.
 
 import { make } from "./stream.js";
 
 const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]*)/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/;
+const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const ITEM = /^ {0,3}(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
+// The same within a list, however far it is indented.
+const POINT = /^(\s*)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}>\s?(.*)$/;
 const RULE = /^ {0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
 const INLINE =
-  /(`+)(?<code>[^`]|[^`][\s\S]*?[^`])\1(?!`)|!?\[(?<label>[^\]]{1,500})\]\((?<url>[^\s()]{1,2000})\)|\*\*(?<strong>[^\s*](?:[^*]*[^\s*])?)\*\*|(?<![\w*])\*(?<em>[^\s*](?:[^*]*[^\s*])?)\*(?![\w*])|(?<bare>https?:\/\/[^\s<>"')\]]{1,2000}[^\s<>"')\].,;:!?])/;
+  /(?<!`)(`+)(?!`)(?<code>[^`]|[^`][\s\S]*?[^`])\1(?!`)|!?\[(?<label>[^[\]]{1,500})\]\((?<url>[^\s()]{1,2000})\)|\*\*(?<strong>[^\s*](?:[^*]*[^\s*])?)\*\*|(?<![\w*])\*(?<em>[^\s*](?:[^*]*[^\s*])?)\*(?![\w*])|(?<bare>https?:\/\/[^\s<>"')\]]{1,2000}[^\s<>"')\].,;:!?])/;
+const DEEPEST = 16;
 
 /** Show `text`, and what it grows to, in `element`: only the blocks that changed are made anew. */
 export class Markdown {
   #element;
+  #depth;
   #sources = [];
 
-  constructor(element) {
-    this.#element = element;
+  constructor(element, depth = 0) {
+    [this.#element, this.#depth] = [element, depth];
   }
 
   show(text) {
@@ -28,7 +33,7 @@ export class Markdown {
     let same = 0;
     while (same < sources.length && sources[same] === this.#sources[same]) same += 1;
     while (this.#element.childNodes.length > same) this.#element.lastChild.remove();
-    for (const source of sources.slice(same)) this.#element.append(block(source));
+    for (const source of sources.slice(same)) this.#element.append(block(source, this.#depth));
     this.#sources = sources;
   }
 }
@@ -63,19 +68,27 @@ function blocks(text) {
   return found;
 }
 
-function block(source) {
+function block(source, depth) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
   if (fence) return code(lines, fence);
   const heading = HEADING.exec(lines[0]);
-  if (heading) return filled(`h${Math.min(6, heading[1].length + 2)}`, heading[2]);
+  if (heading) return filled(`h${Math.min(6, heading[1].length + 2)}`, unclosed(heading[2]));
   if (RULE.test(source)) return make("hr");
-  if (lines.every((line) => QUOTE.test(line))) {
+  if (depth < DEEPEST && lines.every((line) => QUOTE.test(line))) {
     const quote = make("blockquote");
-    new Markdown(quote).show(lines.map((line) => QUOTE.exec(line)[1]).join("\n"));
+    new Markdown(quote, depth + 1).show(lines.map((line) => QUOTE.exec(line)[1]).join("\n"));
     return quote;
   }
   return ITEM.test(lines[0]) ? list(lines) : filled("p", source);
+}
+
+/** A heading without the signs that may close it. Not by a pattern, to which many spaces cost their square. */
+function unclosed(text) {
+  const bare = text.trimEnd();
+  let end = bare.length;
+  while (bare[end - 1] === "#") end -= 1;
+  return end && bare[end - 1].trim() ? bare : bare.slice(0, end).trimEnd(); // C# is a name
 }
 
 function code(lines, fence) {
@@ -85,19 +98,29 @@ function code(lines, fence) {
   return pre;
 }
 
+/** A list; what is indented by two more than its own points is a list within the point before. */
 function list(lines) {
-  const numbered = ITEM.exec(lines[0])[1];
-  const element = make(numbered ? "ol" : "ul");
-  if (numbered) element.start = Number(numbered);
+  const own = indent(lines[0]);
+  const [, , number] = POINT.exec(lines[0]);
+  const element = make(number ? "ol" : "ul");
+  if (number) element.start = Number(number);
   const items = [];
   for (const line of lines) {
-    const item = ITEM.exec(line);
-    if (item) items.push(item[2]);
-    else items[items.length - 1] += `\n${line.trim()}`;
+    const point = POINT.exec(line);
+    const { within } = items.at(-1) ?? {};
+    if (point && indent(line) < own + 2) items.push({ text: point[3], within: [] });
+    else if (point || within.length) within.push(line);
+    else items.at(-1).text += `\n${line.trim()}`;
   }
-  element.append(...items.map((item) => filled("li", item)));
+  for (const { text, within } of items) {
+    const item = filled("li", text);
+    if (within.length) item.append(list(within));
+    element.append(item);
+  }
   return element;
 }
+
+const indent = (line) => POINT.exec(line)[1].replaceAll("\t", "    ").length;
 
 function filled(name, text) {
   const element = make(name);

@@ -8,9 +8,20 @@
 import { count, explain, lost } from "./stream.js";
 
 const SLOW_MS = 100;
+const AGAIN_MS = 1000; // the retry of EventSource, too
+const TRIES = 8;
+const PASSING = [429, 502, 503, 504]; // a server that restarts, or what stands before it
+
+class Refused extends Error {
+  constructor(text, status) {
+    super(text);
+    this.passes = PASSING.includes(status);
+  }
+}
 
 /**
- * The stream of a card. `connect(signal)` reads until its end, from the cursor on; abort, and connect again.
+ * The stream of a card. `connect(signal)` reads until its end, from the cursor on; abort, and connect again. What is lost
+ * meanwhile, and what a server that restarts hands over, it goes on with by itself; `told(sentence)` says so.
  *
  * `picture.add(item, bytes)` gets each line, each event ({id, type, data}) or piece of bytes.
  */
@@ -23,9 +34,11 @@ export class Resumed {
   #cursor = "";
   #bytes = 0;
   #begun = false;
+  #ended = false;
+  #told;
 
-  constructor(card, picture) {
-    [this.#card, this.#picture] = [card, picture];
+  constructor(card, picture, told) {
+    [this.#card, this.#picture, this.#told] = [card, picture, told];
     this.#way = WAYS[card.resume];
   }
 
@@ -35,10 +48,40 @@ export class Resumed {
   }
 
   async connect(signal) {
+    for (let tries = 0, lostAt = null; ; tries += 1) {
+      const before = this.#bytes;
+      try {
+        if (await this.#connected(signal, lostAt)) return;
+      } catch (error) {
+        if (this.#bytes !== before) tries = 0;
+        const passes = error.passes || error.cause instanceof TypeError; // what fetch and its body fail with
+        if (!passes || !this.#begun || tries === TRIES) throw error;
+        this.#told(`${error.message} Going on after ${this.shown}.`);
+      }
+      lostAt = this.shown;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS * Math.min(4, 1 + tries)));
+      signal.throwIfAborted();
+    }
+  }
+
+  /** Have one connection; return whether the stream has come to its end. */
+  async #connected(signal, lostAt) {
     const decoder = this.#way.decoder?.((item, cursor, bytes) => this.#give(item, cursor, bytes));
-    if (this.#begun && this.#way.durable) return this.#readDurable(signal);
+    if (this.#begun && this.#way.durable) {
+      await this.#readDurable(signal);
+      return true;
+    }
     const skip = this.#begun && this.#way.skip ? this.#bytes : 0;
-    await this.#read(await this.#ask(signal), skip, decoder, signal);
+    const response = await this.#ask(signal);
+    if (response.status === 204) return true;
+    if (lostAt !== null) this.#resumed(lostAt);
+    await this.#read(response, skip, decoder, signal);
+    return !this.#way.last || this.#ended;
+  }
+
+  #resumed(shown) {
+    this.#picture.seam(shown);
+    this.#told(`Live, resumed after ${shown}`);
   }
 
   async #ask(signal) {
@@ -48,7 +91,7 @@ export class Resumed {
     const options = again && this.#again ? { headers: {} } : first;
     const [address, headers] = again ? this.#way.resume(again, this) : [path, {}];
     const response = await fetch(address, { cache: "no-store", ...options, headers: { ...options.headers, ...headers }, signal }).catch(lost);
-    if (!response.ok) throw new Error(await explain(response));
+    if (!response.ok) throw new Refused(await explain(response), response.status);
     this.#remember(response);
     return response;
   }
@@ -105,7 +148,7 @@ export class Resumed {
     for (let offset = "-1", closed = false; !closed; ) {
       const options = { cache: "no-store", signal };
       const response = await fetch(`${this.#again}?live=long-poll&offset=${offset}`, options).catch(lost);
-      if (!response.ok) throw new Error(await explain(response));
+      if (!response.ok) throw new Refused(await explain(response), response.status);
       offset = response.headers.get("Stream-Next-Offset");
       closed = response.headers.get("Stream-Closed") === "true";
       const length = Number(response.headers.get("Content-Length"));
@@ -116,6 +159,7 @@ export class Resumed {
 
   #give(item, cursor, bytes) {
     if (cursor) this.#cursor = cursor;
+    this.#ended ||= this.#way.last?.(item) ?? false;
     this.#bytes += bytes;
     this.#picture.add(item, bytes);
   }
@@ -127,7 +171,11 @@ const WAYS = {
   line: { resume: withAfter, decoder: lines((line) => line.match(/\d+/)?.[0]) },
   key: { resume: withAfter, decoder: lines((line) => line && JSON.parse(line).id) },
   item: { resume: withAfter, decoder: lines((line) => line && JSON.parse(line).item) },
-  event: { resume: (path, { cursor }) => [path, cursor ? { "Last-Event-ID": cursor } : {}], decoder: frames },
+  event: {
+    last: isLast,
+    resume: (path, { cursor }) => [path, cursor ? { "Last-Event-ID": cursor } : {}],
+    decoder: frames,
+  },
   range: {
     bytes: true,
     range: true,
@@ -136,6 +184,12 @@ const WAYS = {
   skip: { bytes: true, skip: true, resume: (path) => [path, {}] },
   durable: { bytes: true, durable: true },
 };
+
+/** Whether an event says that there is nothing more. A stream that ends without one may have been handed over. */
+function isLast({ type, data }) {
+  if (type === "complete" || data === "[DONE]") return true;
+  return type === "control" && JSON.parse(data).streamClosed === true;
+}
 
 function lines(cursorOf) {
   return separated("\n", (line, give, bytes) => give(`${line}\n`, String(cursorOf(line) ?? ""), bytes));

@@ -1,5 +1,6 @@
 // Durable streams: list them, follow one, append to it, close it, fork it, delete it.
 
+import { FULL, holdPlace } from "./places.js";
 import { byId, count, explain, lost, make, say, size } from "./stream.js";
 
 const SHOWN = 500;
@@ -7,8 +8,10 @@ const SHOWN = 500;
 let path = "";
 let type = "";
 let source = null;
+let wanted = null; // ends what waits for a connection, or has one
 let offset = "-1"; // the cursor: after it the next reader goes on
 let pulled = false;
+let opening = Promise.resolve(); // the stream of the address: what is done before it is there waits for it
 let shown = 0; // events; of what is no JSON bytes, which is all that one can count there
 
 // An apostrophe, too: the address stands between two of them in the line for a shell.
@@ -69,8 +72,10 @@ async function open(chosen) {
   connect();
 }
 
-function connect() {
+async function connect() {
+  const { signal } = (wanted = new AbortController());
   show("connecting");
+  if (!(await holdPlace(signal, () => show("connecting", FULL)))) return;
   source = new EventSource(`${address(path)}?${new URLSearchParams({ offset, live: "sse" })}`);
   source.onopen = () => show("connected");
   source.onerror = () => show("error", source.readyState === EventSource.CLOSED ? "The server refused." : "The browser reconnects.");
@@ -79,6 +84,7 @@ function connect() {
 }
 
 function disconnect() {
+  wanted?.abort();
   source?.close();
   source = null;
   pulled = false;
@@ -142,6 +148,7 @@ async function ask(where, options = {}) {
 const doing = (element, work) => async (event) => {
   event.preventDefault();
   try {
+    await opening;
     say(byId(element), (await work(event)) ?? "");
   } catch (error) {
     say(byId(element), error.message, true);
@@ -220,4 +227,4 @@ document.addEventListener("click", (event) => {
 });
 
 const asked = new URLSearchParams(location.search).get("path");
-if (asked && !path) open(asked).catch((error) => say(byId("made"), error.message, true));
+if (asked) opening = open(asked).catch((error) => say(byId("made"), error.message, true));

@@ -6,15 +6,18 @@
 //   every other tab, which shows it and does not touch it while its own tab is there (Web Locks, where there are any).
 // - A row's sentence changes ten times a second: a screen reader is told the turns of an upload only, in the one live
 //   region of the page.
-// - A browser has six connections to a server (HTTP/1.1): no more than WATCHED rows follow their stream.
+// - A browser has six connections to a server (HTTP/1.1), for all its tabs: of all of them two uploads are sent at a
+//   time, the others wait for their turn, and two follow their stream.
 
 import "./vendor/tus-js-client/tus.min.js"; // puts window.tus there
+import { holdPlace, takePlace } from "./places.js";
 import { byId, make, say, sentence, size } from "./stream.js";
 
 const { tus } = window;
 const ENDPOINT = "/api/uploads";
 const RETRY_MS = [0, 500, 1000, 2000, 4000, 8000, 15_000, 30_000];
-const WATCHED = 3;
+const WATCHED = [0, 1];
+const SENT = [3, 2];
 const DAY_MS = 86_400_000;
 
 const storage = tus.defaultOptions.urlStorage;
@@ -28,6 +31,9 @@ class Row {
   #progress = null;
   #element = byId("row").content.firstElementChild.cloneNode(true);
   #release = () => {};
+  #leave = () => {};
+  #turn = new AbortController();
+  #told = null; // what had been stored when its stream began: said again, and no news
   #paused = false;
 
   constructor(name, total) {
@@ -88,9 +94,11 @@ class Row {
     say(byId("state"), `${this.name}: ${text}`, failed);
   }
 
-  #start() {
+  async #start() {
     this.#paused = false;
     this.#part(".pause").textContent = "Pause";
+    const { signal } = (this.#turn = new AbortController());
+    if (!(await holdPlace(signal, () => this.#tell("Waits for its turn: others are being sent."), SENT))) return;
     this.#tell("Uploading");
     this.#upload.start();
   }
@@ -99,6 +107,7 @@ class Row {
     this.#paused = true;
     this.#part(".pause").textContent = "Resume";
     await this.#upload.abort();
+    this.#turn.abort();
     this.#tell("Paused: what has been stored stays.");
   }
 
@@ -119,9 +128,16 @@ class Row {
     if (this.#upload) hold(url).then((release) => (this.#release = release ?? this.#release));
   }
 
-  #watch() {
-    if (watched.size >= WATCHED || this.#progress) return;
+  async #watch() {
+    if (this.watched) return;
     watched.add(this);
+    const leave = await takePlace(WATCHED);
+    if (!leave || !this.#element.isConnected) {
+      leave?.();
+      watched.delete(this);
+      return;
+    }
+    this.#leave = leave;
     this.#progress = new EventSource(`/api/upload-progress/${this.url.split("/").pop()}`);
     this.#progress.addEventListener("progress", ({ data }) => this.#moved(JSON.parse(data)));
     this.#progress.addEventListener("complete", ({ data }) => {
@@ -138,12 +154,15 @@ class Row {
 
   #unwatch() {
     this.#progress?.close();
+    this.#leave();
     watched.delete(this);
   }
 
   #moved({ received, rate, left_s }) {
     this.#bar("stored", received);
-    if (rate && !this.#paused) this.say(`${size(rate)}/s${left_s === null ? "" : `, ${Math.ceil(left_s)} s left`}`);
+    this.#told ??= received;
+    if (!rate || this.#paused || received === this.#told) return;
+    this.say(`${size(rate)}/s${left_s === null ? "" : `, ${Math.ceil(left_s)} s left`}`);
   }
 
   #bar(name, value) {
@@ -165,6 +184,7 @@ class Row {
   }
 
   #failed(error) {
+    this.#turn.abort();
     const response = error.originalResponse;
     const why = response
       ? sentence(response.getHeader("Content-Type"), response.getBody(), response.getStatus())
@@ -176,6 +196,7 @@ class Row {
 
   remove() {
     this.#unwatch();
+    this.#turn.abort();
     this.#release();
     rows.delete(this.url);
     const focused = this.#element.contains(document.activeElement);

@@ -571,7 +571,7 @@ def many(server: LiveServer) -> Iterator[list[str]]:
 
 def test_files_more(page: Any, many: list[str]) -> None:
     """More fetches the next pages into the same list, until all is there, each file once and in order."""
-    page.goto("/files")
+    page.goto("/files", wait_until="networkidle")  # before the page's module is there a link is just that
     listed = page.locator("#files > li > a")
     expect(listed).to_have_count(100)
     while page.locator("#more").is_visible():
@@ -832,6 +832,14 @@ def test_events_without_scripts(plain: Any, server: LiveServer, topic: str) -> N
     expect(shown).to_have_count(5)
     expect(shown.nth(3)).to_have_text('{"message":"<b>three</b>"}')
     assert plain.locator("#events code b").count() == 0
+
+
+def test_events_without_scripts_are_published_on_the_topic_of_the_page(plain: Any, topic: str) -> None:
+    plain.goto(f"/events?topic={topic}")
+    plain.fill("#message", "here")
+    plain.click("#publish button")
+    expect(plain).to_have_url(re.compile(f"topic={topic}$"))
+    expect(plain.locator("#events")).to_contain_text('{"message":"here"}')
 
 
 def test_a_list_without_scripts_comes_again_after_a_restart(

@@ -232,3 +232,38 @@ def test_what_cannot_be_published_is_said(browser: Any, server: LiveServer) -> N
         assert faults == []
     finally:
         context.close()
+
+
+def _is_stream(response: Any) -> bool:
+    """Whether it is a card's: no part of the page, and not the charts'."""
+    return response.request.method != "PUT" and bool(re.search("/(api|v1)/(?!activity)", response.url))
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_a_card_goes_on_when_its_server_comes_again(
+    browser: Any, live_server: Callable[..., LiveServer], how: str
+) -> None:
+    """What is handed over at a restart is not ended, and what was lost goes on: from its cursor, nothing left out."""
+    titles = ("Server-sent events", "Live notifications", "Streams of your own")
+    server = live_server(GRACEFUL_TIMEOUT=1)
+    pages = {title: browser.new_page(base_url=server.url) for title in titles}
+    try:
+        for title, page in pages.items():
+            page.goto("/")
+            with page.expect_response(_is_stream):
+                press(card(page, title), "start")
+            expect(card(page, title).locator(".state")).to_have_text("Live")
+        expect(card(pages["Server-sent events"], "Server-sent events").locator("li").first).to_be_attached()
+        if how == "kill":
+            server.kill()
+            server.start()
+        else:
+            server.restart()
+        for title, page in pages.items():
+            expect(card(page, title).locator(".state")).to_contain_text("Live, resumed after", timeout=30_000)
+        ticks = card(pages["Server-sent events"], "Server-sent events").locator("li:not(.seam)")
+        shown = [int(text) for text in ticks.all_text_contents()]
+        assert shown == list(range(len(shown)))
+    finally:
+        for page in pages.values():
+            page.close()

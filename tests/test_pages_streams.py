@@ -111,6 +111,20 @@ def test_a_line_for_a_shell_has_no_apostrophe_within_its_own(page: Any, server: 
     assert str(page.text_content("#curl")).count("'") == 2
 
 
+def test_what_is_done_before_the_stream_is_there_is_done_with_it(page: Any, server: LiveServer, name: str) -> None:
+    """What was appended before the page's module came is in the stream of the page's address."""
+    page.request.put(f"/v1/stream/{name}", headers={"Content-Type": "application/json"}, data="[]")
+    page.context.new_cdp_session(page).send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 400, "uploadThroughput": -1, "downloadThroughput": -1},
+    )
+    page.goto(f"/streams?path={name}", wait_until="commit")
+    page.fill("#message", "early")
+    page.press("#message", "Enter")
+    expect(page.locator("#events code")).to_have_text('"early"')
+    expect(page.locator("#state")).to_be_empty()
+
+
 def test_the_focus_outlives_a_closed_stream(page: Any, server: LiveServer, name: str) -> None:
     """The button that closed it can be pressed no more: its heading has the focus then."""
     ask(server, "PUT", name)
