@@ -6,7 +6,7 @@
 import { readAnswer } from "./answer.js";
 import { Markdown } from "./markdown.js";
 import { FULL, waitPlace } from "./places.js";
-import { byId, eachFrame, make, randomId, say } from "./stream.js";
+import { byId, disable, eachFrame, make, randomId, say } from "./stream.js";
 
 const KEY = "perennial-chat";
 const prompt = byId("prompt");
@@ -135,8 +135,7 @@ function keepingEnd(change) {
 function busy(now, answer) {
   // A screen reader waits for the end of a busy turn, and reads it once instead of every token.
   answer.element.setAttribute("aria-busy", now);
-  if (now && document.activeElement === byId("send")) prompt.focus(); // what is disabled loses its focus
-  byId("send").disabled = now;
+  disable(byId("send"), now, prompt);
   byId("stop").disabled = !now;
   byId("fresh").disabled = now;
   say(byId("state"), now ? "Answering" : "");

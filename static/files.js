@@ -1,12 +1,9 @@
 // Files: the next page into the same list, and films without leaving it.
 
-import { byId, explain, make, say, size } from "./stream.js";
+import { byId, elsewhere, explain, make, say, size } from "./stream.js";
 
 const list = byId("files");
 const more = byId("more");
-
-/** Whether the browser is to open it elsewhere. */
-const elsewhere = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
 
 list.addEventListener("click", (event) => {
   const { video } = event.target.dataset;

@@ -127,6 +127,15 @@ export function size(bytes) {
   return `${power && value < 100 ? value.toFixed(1) : count(value)} ${["bytes", "KiB", "MiB", "GiB", "TiB"][power]}`;
 }
 
+/** Disable a button or not; what is disabled loses its focus, and `next` has it then. */
+export function disable(button, is, next) {
+  if (is && document.activeElement === button) next.focus();
+  button.disabled = is;
+}
+
+/** Whether the browser is to open what was clicked elsewhere. */
+export const elsewhere = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
+
 /** Put a sentence into a status element; `failed` shows it as a failure. */
 export function say(element, text, failed = false) {
   element.textContent = text;

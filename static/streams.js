@@ -1,7 +1,7 @@
 // Durable streams: list them, follow one, append to it, close it, fork it, delete it.
 
 import { FULL, holdPlace } from "./places.js";
-import { byId, count, explain, lost, make, say, size } from "./stream.js";
+import { byId, count, disable, elsewhere, explain, lost, make, say, size } from "./stream.js";
 
 const SHOWN = 500;
 
@@ -118,9 +118,7 @@ function control({ streamNextOffset, streamClosed }) {
 }
 
 function closed(is) {
-  const focused = document.activeElement;
-  for (const button of [byId("close"), byId("plug"), byId("append").querySelector("button")]) button.disabled = is;
-  if (focused?.disabled) byId("stream-title").focus();
+  for (const button of [byId("close"), byId("plug"), byId("append").querySelector("button")]) disable(button, is, byId("stream-title"));
 }
 
 function figures() {
@@ -221,7 +219,8 @@ byId("plug").addEventListener("click", () => {
 
 document.addEventListener("click", (event) => {
   const { dataset } = event.target.closest("a") ?? { dataset: {} };
-  if (dataset.path && !event.ctrlKey && !event.metaKey) {
+  if (elsewhere(event)) return;
+  if (dataset.path) {
     doing("made", () => open(dataset.path).then(() => byId("stream-title").focus()))(event);
   } else if (dataset.after) doing("made", () => list(dataset.after))(event);
 });

@@ -2,7 +2,7 @@
 //
 // Each edit is a request of its own: a body that grows while it is sent needs HTTP/2 in browsers.
 
-import { byId, eachFrame, make, readStream, say, size, Tail } from "./stream.js";
+import { byId, disable, eachFrame, make, readStream, say, size, Tail } from "./stream.js";
 
 const PAUSE_MS = 150; // after the last key
 const MOST = 8;
@@ -40,7 +40,7 @@ async function run() {
     if (running !== abort) return; // a newer one has taken over
     say(byId("state"), abort.signal.aborted ? "Stopped" : error.message, !abort.signal.aborted);
   }
-  if (running === abort) ended();
+  if (running === abort) disable(byId("stop"), true, byId("text"));
 }
 
 /** What has come back: text as it is, an archive in hex, and all of it to be saved. */
@@ -100,14 +100,9 @@ function forget() {
   save.hidden = true;
 }
 
-function ended() {
-  if (document.activeElement === byId("stop")) byId("text").focus(); // what is disabled loses its focus
-  byId("stop").disabled = true;
-}
-
 function show(text) {
   running = null;
-  ended();
+  disable(byId("stop"), true, byId("text"));
   byId("wire").textContent = "";
   for (const name of ["sent", "received", "type"]) byId(name).textContent = "–";
   say(byId("state"), text);

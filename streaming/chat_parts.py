@@ -51,6 +51,14 @@ def failure(sentence: str) -> Event:
     return json_event({"type": "error", "errorText": sentence}, "error")
 
 
+def join(came: list[Event], event: Event) -> None:
+    """Add a model's event; a piece of text after a piece of its kind becomes one with it."""
+    if came and event.type in ("text", "reasoning") and came[-1].type == event.type:
+        came[-1] = Event(came[-1].data + event.data, event.type)
+    else:
+        came.append(event)
+
+
 def estimated_tokens(size: int) -> int:
     """Return about how many tokens ``size`` bytes of UTF-8 are: four each in English, and in Chinese one a sign."""
     return (size + 3) // 4

@@ -26,7 +26,7 @@ from gevent.hub import Waiter
 from streaming import runs
 from streaming.chat_copy import Copies, Copy
 from streaming.chat_direct import Direct
-from streaming.chat_parts import INTERRUPTED, NOT_KEPT, PRELIMINARY, STOOD_STILL, TERMINAL, Parts, failure
+from streaming.chat_parts import INTERRUPTED, NOT_KEPT, PRELIMINARY, STOOD_STILL, TERMINAL, Parts, failure, join
 from streaming.errors import Problem, StreamFailed, public
 from streaming.events import Event
 from streaming.leases import CHATS, Lease
@@ -179,7 +179,7 @@ class ChatRun:
         try:
             while (event := self._pull(source)) is not self:
                 if isinstance(event, Event):
-                    _join(came, event)
+                    join(came, event)
                 elif came:
                     ready, came = came, []
                     self._take(ready)
@@ -240,14 +240,6 @@ class ChatRun:
             if ends or not direct.write(parts):
                 self._direct.discard(direct)
                 direct.leave()
-
-
-def _join(came: list[Event], event: Event) -> None:
-    """Add the event; a piece of text after a piece of its kind becomes one with it."""
-    if came and event.type in ("text", "reasoning") and came[-1].type == event.type:
-        came[-1] = Event(came[-1].data + event.data, event.type)
-    else:
-        came.append(event)
 
 
 def _about(error: Exception) -> dict[str, Any]:

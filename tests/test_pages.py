@@ -581,6 +581,26 @@ def test_files_more(page: Any, many: list[str]) -> None:
     assert [text for text in listed.all_text_contents() if text.startswith("many/")] == many
 
 
+def opened_elsewhere(page: Any, what: str) -> None:
+    """Click on it with Control, and see that it comes in a tab of its own."""
+    page.goto("/files", wait_until="networkidle")
+    listed = page.locator("#files > li").count()
+    with page.context.expect_page() as opened:
+        page.locator(what).first.click(modifiers=["Control"])
+    opened.value.close()
+    expect(page.locator("#files > li")).to_have_count(listed)
+    expect(page.locator("#player")).to_be_hidden()
+
+
+def test_a_film_may_be_played_elsewhere(page: Any) -> None:
+    opened_elsewhere(page, "#files [data-video]")
+
+
+@pytest.mark.usefixtures("many")
+def test_the_next_files_may_be_listed_elsewhere(page: Any) -> None:
+    opened_elsewhere(page, "#more")
+
+
 # Export
 
 

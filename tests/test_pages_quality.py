@@ -262,6 +262,17 @@ def test_the_button_that_sends_gives_its_focus_to_the_next_message(page: Any) ->
     assert page.evaluate("document.activeElement.id") == "prompt"
 
 
+def test_a_stop_gives_its_focus_back_to_the_text(page: Any) -> None:
+    held: list[Any] = []
+    page.route("**/api/transform?*", lambda route: held.append(route))
+    paint(page, "/transform")
+    page.fill("#text", "a river")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.locator("#stop").press("Enter")
+    expect(page.locator("#state")).to_have_text("Stopped")
+    assert page.evaluate("document.activeElement.id") == "text"
+
+
 PIXELS = """async (png) => {
     const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
     const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
